@@ -2,8 +2,6 @@
 //! either, it ends as the view that had them all along. // I-3, I-11
 
 mod common;
-#[path = "common/faulty.rs"]
-mod faulty;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,7 +22,7 @@ use dacapo::{
     ViewId,
 };
 use dacapo_store::embedded::SqliteViews;
-use faulty::{Call, Fault, Faults};
+use dacapo_testkit::{Call, Fault, Faults};
 use tokio::sync::watch;
 
 /// The directory of a child process, and the call at which it dies.
@@ -145,7 +143,7 @@ async fn nothing_is_kept_of_what_a_handler_made_of_being_refused_sql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_does_not_serve_before_its_indexes_are_there_and_says_what_it_waits_on() {
     let faults = Faults::default();
-    faults.plan(|call| matches!(call, Call::Index(_)).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::Index(_)));
     let node = Node::builder().store(faults.over(&Store::memory(Arc::new(SystemClock)))).start().await.unwrap();
     fill(&node).await;
     node.add_projection(wide(true, false)).unwrap();
@@ -156,7 +154,7 @@ async fn a_version_does_not_serve_before_its_indexes_are_there_and_says_what_it_
     .await;
     let found = &found.projections[0].versions[0];
     assert_eq!((found.phase, found.stage), (Phase::Initializing, Some(Stage::Indexing)));
-    faults.stop();
+    faults.heal();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
     node.shutdown().await;
@@ -183,7 +181,7 @@ async fn a_disk_that_is_full_while_indexes_are_built_is_waited_out() {
     })
     .await;
     assert_eq!(status.projections[0].versions[0].stage, Some(Stage::Indexing));
-    faults.stop();
+    faults.heal();
     views.set_full(false);
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
@@ -205,7 +203,7 @@ async fn indexes_that_a_handler_asks_for_are_not_built_in_the_time_of_its_event(
     let node = Node::builder().store(faults.over(&Store::memory(Arc::new(SystemClock)))).start().await.unwrap();
     fill(&node).await;
     // The first index takes as long as the test lets it.
-    faults.plan(|call| matches!(call, Call::Index(_)).then_some(Fault::Waits));
+    faults.always(Fault::Waits, |call| matches!(call, Call::Index(_)));
     let asks_at_once = WideV1 {
         options: Options { handler_time_max: Duration::from_millis(100), ..Options::default() },
         by_sql: true,
@@ -220,7 +218,7 @@ async fn indexes_that_a_handler_asks_for_are_not_built_in_the_time_of_its_event(
     // The handler is not in its event meanwhile, so its time cannot run out, and a pause is heeded.
     node.version(view("v1.1")).pause().by("test").await.unwrap();
     until(&node, "it is paused", |status| waiting_on(status) == [WaitingOn::Paused]).await;
-    faults.stop();
+    faults.heal();
     node.version(view("v1.1")).resume().by("test").await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
@@ -296,7 +294,7 @@ async fn an_event_that_was_set_aside_gets_the_indexes_that_it_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_being_built_is_given_up_for_a_pause_and_built_again() {
     let faults = Faults::default();
-    faults.plan(|call| matches!(call, Call::Index(_)).then_some(Fault::Waits));
+    faults.always(Fault::Waits, |call| matches!(call, Call::Index(_)));
     let node = Node::builder().store(faults.over(&Store::memory(Arc::new(SystemClock)))).start().await.unwrap();
     fill(&node).await;
     node.add_projection(wide(true, false)).unwrap();
@@ -306,7 +304,7 @@ async fn an_index_that_is_being_built_is_given_up_for_a_pause_and_built_again() 
     assert_eq!(status.projections[0].versions[0].stage, Some(Stage::Indexing));
     node.version(view("v1.1")).resume().by("test").await.unwrap();
     until(&node, "it builds the index again", |status| waiting_on(status).iter().any(is_index)).await;
-    faults.stop();
+    faults.heal();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
     node.shutdown().await;

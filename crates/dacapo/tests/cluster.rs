@@ -5,8 +5,6 @@ mod clean_up;
 mod common;
 #[path = "cluster/effects.rs"]
 mod effects;
-#[path = "common/faulty.rs"]
-mod faulty;
 #[path = "cluster/flips.rs"]
 mod flips;
 #[path = "cluster/halts.rs"]

@@ -3,8 +3,6 @@
 #[path = "failures/busy.rs"]
 mod busy;
 mod common;
-#[path = "common/faulty.rs"]
-mod faulty;
 #[path = "failures/halts.rs"]
 mod halts;
 #[path = "failures/letters.rs"]

@@ -9,8 +9,6 @@ mod cancel;
 mod common;
 #[path = "faults/damage.rs"]
 mod damage;
-#[path = "common/faulty.rs"]
-mod faulty;
 #[path = "faults/flips.rs"]
 mod flips;
 #[path = "faults/history.rs"]

@@ -62,8 +62,7 @@ async fn a_clock_that_is_behind_the_journal_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_version_says_so_and_nothing_of_a_pace() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     node.version(view("v1.1")).pause().by("test").await.unwrap();
     add(&node, "ledger-1", 1).await;
     let status = until(&node, "it waits for somebody", |status| {
@@ -84,9 +83,8 @@ async fn how_often_a_version_tries_decides_when_somebody_is_needed() {
         let retry = dacapo::options::Retry { attempts, first, longest: first };
         let version_1 = TotalsV1 { options: dacapo::Options { retry, ..options() }, ..v1() };
         version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-        let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
-        phase(&node, "v1.1", Phase::Serving).await;
-        node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+        let node = Scenario::new().serving(version_1).start().await;
+        doubt(&node, "ledger-1", 1).await;
         let refused = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { .. });
         let status = until(&node, "it was tried once", |status| {
             status.projections[0].versions[0].waiting_on.iter().any(refused)
@@ -99,8 +97,7 @@ async fn how_often_a_version_tries_decides_when_somebody_is_needed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_does_not_exist_is_not_found() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     let (none, by) = (version("v9.9"), || RequestedBy::by("test"));
     let missing = [
         node.projection(totals()).unwrap().version(none).verification().err(),
@@ -201,15 +198,14 @@ async fn a_directory_in_use_is_refused_by_naming_the_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_halting_segment_says_why_and_does_not_hold_the_others_back() {
-    let version_1 = v1();
-    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let version_1 = v1().refusing();
     let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
     for ledger in 0..20 {
         add(&node, &format!("ledger-{ledger}"), 1).await;
     }
     phase(&node, "v1.1", Phase::Serving).await;
-    let doubted = node.append("ledger-3", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
-    let mut last = doubted.position;
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    let mut last = doubted;
     for ledger in 0..20 {
         last = add(&node, &format!("ledger-{ledger}"), 1).await;
     }
@@ -223,8 +219,8 @@ async fn a_halting_segment_says_why_and_does_not_hold_the_others_back() {
     let [WaitingOn::Handler { position, error, segment, .. }] = &found.waiting_on[..] else {
         panic!("{:?}", found.waiting_on)
     };
-    assert_eq!((*position, error.as_str()), (doubted.position, "doubtful"), "I-11");
-    assert_eq!(found.tokens[usize::from(segment.get())].position.get(), doubted.position.get() - 1);
+    assert_eq!((*position, error.as_str()), (doubted, "doubtful"), "I-11");
+    assert_eq!(found.tokens[usize::from(segment.get())].position.get(), doubted.get() - 1);
 
     let error = node.ask(TotalOf("ledger-3".into())).after(last).within(Duration::from_millis(50)).await.unwrap_err();
     assert!(error.to_string().contains("doubtful"), "the reader is told why: {error}");
@@ -283,8 +279,7 @@ impl Projection for ChangedV1 {
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_rows_under_an_unchanged_version_are_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::data(directory.path()).serving(v1()).start().await;
     let error = node.add_projection(ChangedV1).unwrap_err();
     assert!(matches!(error, Error::Catalog(CatalogRefused::Fingerprint { .. })), "{error}");
     node.shutdown().await;
@@ -320,8 +315,7 @@ impl Projection for IndexedV1 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_index_under_an_unchanged_version_is_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::data(directory.path()).serving(v1()).start().await;
     node.shutdown().await;
     let error = Node::builder().data(directory.path()).projection(IndexedV1).start().await.err().unwrap();
     assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
@@ -394,8 +388,7 @@ async fn a_node_runs_on_one_thread_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_stands_still_says_for_how_long_and_why() {
     let version_1 = v1();
-    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(version_1.clone()).start().await;
     // It has followed its own flip, so the batch that stands still is that of the event alone.
     until(&node, "it follows", |status| status.projections[0].versions[0].covers == status.head).await;
     version_1.behaviour.gate.send_replace(false);

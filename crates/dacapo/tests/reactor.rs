@@ -5,8 +5,6 @@ mod again;
 #[path = "reactor/cancel.rs"]
 mod cancel;
 mod common;
-#[path = "common/faulty.rs"]
-mod faulty;
 #[path = "reactor/letters.rs"]
 mod letters;
 #[path = "reactor/makes.rs"]

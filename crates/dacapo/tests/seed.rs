@@ -4,8 +4,6 @@
 mod common;
 #[path = "seed/copies.rs"]
 mod copies;
-#[path = "common/faulty.rs"]
-mod faulty;
 #[path = "seed/kill.rs"]
 mod kill;
 #[path = "seed/migrate.rs"]

@@ -69,6 +69,8 @@
 //! });
 //! ```
 //!
+//! [`Faults`] makes a store fail, lose answers or wait when a test says so.
+//!
 //! What the kit checks, it checks with a panic that shows what differs. It is for tests and has no place in a service.
 
 #[cfg(doctest)]
@@ -78,11 +80,13 @@ struct TestingProjections;
 mod case;
 mod clock;
 mod diff;
+mod faults;
 mod outcome;
 mod watched;
 
 pub use case::Case;
 pub use clock::ManualClock;
+pub use faults::{Call, Fault, Faults};
 pub use outcome::Outcome;
 
 /// Runs an async test in a plain `#[test]`, on this thread.

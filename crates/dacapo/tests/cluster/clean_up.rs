@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::catalog::Phase;
+use dacapo_testkit::{Call, Fault, Faults};
 use tokio::sync::watch;
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 // I-12
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -42,9 +42,9 @@ async fn a_view_that_a_late_node_makes_again_goes_however_often_the_store_fails(
     phase(&one, "v1.1", Phase::StandingBy).await;
     // A node that is about to open the first version while another one cleans that up.
     let faults = Faults::default();
-    let mut opened = faults.hold_up_opening(view("v1.1"));
+    faults.always(Fault::Waits, |call| matches!(call, Call::Open(id) if **id == view("v1.1")));
     let two = tokio::spawn(store.another().node_with(&faults, "two").projection(first()).projection(second()).start());
-    tokio::time::timeout(WAIT_MAX, opened.wait_for(|opens| *opens)).await.unwrap().unwrap();
+    met(&faults).await;
     one.version(view("v1.1")).clean_up().by("test").await.unwrap();
     phase(&one, "v1.1", Phase::Obsolete).await;
     // From here on it makes the view again, and cannot drop it for a while.

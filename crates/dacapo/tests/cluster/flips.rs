@@ -9,11 +9,11 @@ use dacapo::journal::Revision;
 use dacapo::status::WaitingOn;
 use dacapo::verify::{Outcome, Part};
 use dacapo::{ExpectedRevision, Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 use tokio::sync::watch;
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 /// Appends through one node and reads through any, and checks every answer against its own books.
 async fn client(nodes: Vec<Node>, number: usize, stop: Arc<AtomicBool>) -> usize {
@@ -112,20 +112,13 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
     let (of_one, of_two) = (Faults::default(), Faults::default());
     let one = store.node_with(&of_one, "one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
-    let (looks, mut looked) = watch::channel(false);
-    of_one.plan(move |call| match call {
-        Call::Reader(id) if **id == view("v1.1") => {
-            looks.send_replace(true);
-            Some(Fault::Waits)
-        }
-        _ => None,
-    });
+    of_one.always(Fault::Waits, |call| matches!(call, Call::Reader(id) if **id == view("v1.1")));
     one.add_projection(second()).unwrap();
-    tokio::time::timeout(WAIT_MAX, looked.wait_for(|looks| *looks)).await.unwrap().unwrap();
+    met(&of_one).await;
     let two = store.another().node_with(&of_two, "two").projection(first()).start().await.unwrap();
     shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
     // From here on the other one gets on only once it is told where to wait.
-    of_two.plan(|call| matches!(call, Call::Commit(_)).then_some(Fault::Fails));
+    of_two.always(Fault::Fails, |call| matches!(call, Call::Commit(_)));
     for ledger in 0..40 {
         add(&one, &format!("ledger-{ledger}"), 1).await;
     }
@@ -138,7 +131,7 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
     let capped = of_two.clone();
     of_one.plan(move |call| {
         if matches!(call, Call::Cap(id, Some(_)) if **id == view("v1.1")) {
-            capped.stop();
+            capped.heal();
         }
         None
     });
@@ -157,21 +150,19 @@ async fn a_version_that_went_past_where_it_was_to_be_compared_is_compared_furthe
     let node = store.node_with(&faults, "one").projection(first()).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 1).await;
-    let (caps, mut capped) = watch::channel(0);
     // First it is capped near the head, then where the serving version is.
-    faults.plan(move |call| match call {
-        Call::Cap(id, Some(_)) if **id == view("v2.1") => {
-            caps.send_modify(|caps| *caps += 1);
-            (*caps.borrow() > 1).then_some(Fault::Waits)
-        }
-        _ => None,
+    let mut caps = 0;
+    faults.always(Fault::Waits, move |call| {
+        let meets = matches!(call, Call::Cap(id, Some(_)) if **id == view("v2.1"));
+        caps += u32::from(meets);
+        meets && caps > 1
     });
     node.add_projection(second()).unwrap();
-    tokio::time::timeout(WAIT_MAX, capped.wait_for(|caps| *caps > 1)).await.unwrap().unwrap();
+    met(&faults).await;
     store.store.views.find(&view("v2.1")).await.unwrap().unwrap().cap(None).await.unwrap();
     let last = add(&node, "ledger-2", 1).await;
     until(&node, "it goes on", |status| status.projections[0].versions[1].covers >= last).await;
-    faults.stop();
+    faults.heal();
     ready(&node, "v2.1").await;
     let report = node.version(view("v2.1")).verification().unwrap().verified.unwrap().report;
     let rows = report.parts.iter().find(|found| found.part == Part::Rows).unwrap();

@@ -8,10 +8,10 @@ use dacapo::operate::WhichLetters;
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::{MemberId, WaitingOn};
 use dacapo::{ExpectedRevision, Node, Options, Position, VersionCode};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> VersionCode {
     let on_failure = OnFailure { serving: policy, initializing: policy };
@@ -81,7 +81,7 @@ async fn a_node_that_cannot_read_why_a_segment_halts_says_so() {
     let faults = <[Faults; 2]>::default();
     let (one, two, _) = two_refusing(Policy::Halt, &faults).await;
     // Whoever has the segment knows; the other one has to look.
-    faults.iter().for_each(|of| of.plan(|call| matches!(call, Call::Refusals(_)).then_some(Fault::Fails)));
+    faults.iter().for_each(|of| of.always(Fault::Fails, |call| matches!(call, Call::Refusals(_))));
     let doubted = doubt(&one, "ledger-1").await;
     let handler = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { position, .. } if *position == doubted);
     let store = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. });

@@ -16,10 +16,10 @@ use dacapo::{
 };
 use dacapo_model::{JournalId, Mark};
 use dacapo_store::{AppendError, Members, StreamInfo};
+use dacapo_testkit::Faults;
 use tokio::sync::watch;
 
 use crate::common::*;
-use crate::faulty::Faults;
 
 /// A store as one of several nodes has it: closing it closes it for nobody else, and its lease can be cut off.
 #[derive(Clone)]

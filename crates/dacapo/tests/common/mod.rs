@@ -1,24 +1,27 @@
 //! A small ledger in two versions, and what tests do with it.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod money;
+pub mod scenario;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dacapo::catalog::{Phase, Stage};
-use dacapo::journal::{Filter, Limit, Timestamp};
+use dacapo::journal::{Filter, Limit};
 use dacapo::operate::FlipReport;
 use dacapo::options::{FlipPolicy, SegmentCount};
-use dacapo::world::Clock;
 use dacapo::{
     Answers, Error, Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Query,
     ReadView, Recorded, Row, Table, VersionCode, VersionId, View, ViewId,
 };
+use dacapo_testkit::Faults;
+pub use dacapo_testkit::ManualClock;
+pub use scenario::Scenario;
 use tokio::sync::watch;
 
 /// The longest that a test waits for something that must happen.
@@ -103,6 +106,20 @@ pub struct TotalsV1 {
     pub behaviour: Arc<Behaviour>,
 }
 
+impl TotalsV1 {
+    /// With a handler that refuses what is doubted.
+    pub fn refusing(self) -> Self {
+        self.behaviour.refuse.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// With a handler that waits before each event until its gate is opened.
+    pub fn held(self) -> Self {
+        self.behaviour.gate.send_replace(false);
+        self
+    }
+}
+
 impl Projection for TotalsV1 {
     const NAME: &'static str = "totals";
     const VERSION: u32 = 1;
@@ -135,6 +152,20 @@ impl Answers<TotalOf> for TotalsV1 {
 pub struct TotalsV2 {
     pub options: Options,
     pub behaviour: Arc<Behaviour>,
+}
+
+impl TotalsV2 {
+    /// With a handler that refuses what is doubted.
+    pub fn refusing(self) -> Self {
+        self.behaviour.refuse.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// With a handler that waits before each event until its gate is opened.
+    pub fn held(self) -> Self {
+        self.behaviour.gate.send_replace(false);
+        self
+    }
 }
 
 impl Projection for TotalsV2 {
@@ -200,6 +231,11 @@ pub fn view(text: &str) -> ViewId {
 
 pub async fn add(node: &Node, ledger: &str, amount: i64) -> Position {
     node.append(ledger, ExpectedRevision::Any, [added(amount)]).await.unwrap().position
+}
+
+/// Appends an event that handlers refuse for as long as they are told to.
+pub async fn doubt(node: &Node, ledger: &str, amount: i64) -> Position {
+    node.append(ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount }]).await.unwrap().position
 }
 
 pub async fn ask(node: &Node, ledger: &str, after: Position) -> (i64, i64) {
@@ -328,18 +364,7 @@ pub async fn check_serving(node: &Node) {
     assert_eq!(rows, fold(node, covers).await, "I-3: {version} at {covers}");
 }
 
-/// A clock that goes when it is told to.
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
-
-impl ManualClock {
-    pub fn advance(&self, time: Duration) {
-        self.0.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
-    }
+/// Waits until the last plan has made a call go wrong.
+pub async fn met(faults: &Faults) {
+    tokio::time::timeout(WAIT_MAX, faults.met()).await.expect("a call goes wrong");
 }

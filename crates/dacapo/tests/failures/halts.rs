@@ -66,11 +66,7 @@ async fn rows_that_a_handler_changed_before_it_refused_are_taken_back() {
     for act in [Act::RefuseLate, Act::Panic] {
         let version_1 = told::<1>(Policy::Halt);
         version_1.doubt(act);
-        let node = Node::builder().start().await.unwrap();
-        round(&node).await;
-        let doubted = doubt(&node, "ledger-3", 5).await;
-        round(&node).await;
-        node.add_projection(version_1.carried()).unwrap();
+        let (node, doubted) = with_a_doubtful_past(Node::builder(), &version_1).await;
         halts(&node, "v1.1", doubted).await;
         let before = version_1.all_handed();
         assert!(before.values().all(|times| *times <= 3), "at most once more for the whole batch: {before:?}");
@@ -191,11 +187,7 @@ async fn what_is_outside_heals_by_itself_and_the_replay_goes_on_without_anybody(
         "doubted" if counted.fetch_add(1, Ordering::SeqCst) < 20 => Act::Refuse,
         _ => Act::Apply,
     });
-    let node = Node::builder().start().await.unwrap();
-    round(&node).await;
-    doubt(&node, "ledger-3", 5).await;
-    round(&node).await;
-    node.add_projection(version_1.carried()).unwrap();
+    let (node, _) = with_a_doubtful_past(Node::builder(), &version_1).await;
     phase(&node, "v1.1", Phase::Serving).await;
     check_serving(&node).await;
     assert_eq!(tries.load(Ordering::SeqCst), 21);
@@ -207,11 +199,7 @@ async fn corrected_code_goes_on_where_the_wrong_one_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let wrong = told::<1>(Policy::Halt);
     wrong.doubt(Act::RefuseLate);
-    let node = Node::builder().data(directory.path()).start().await.unwrap();
-    round(&node).await;
-    let doubted = doubt(&node, "ledger-3", 5).await;
-    round(&node).await;
-    node.add_projection(wrong.carried()).unwrap();
+    let (node, doubted) = with_a_doubtful_past(Node::builder().data(directory.path()), &wrong).await;
     halts(&node, "v1.1", doubted).await;
 
     let right = told::<1>(Policy::Halt);

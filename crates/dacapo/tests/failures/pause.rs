@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use dacapo::Node;
-use dacapo::catalog::Phase;
 use dacapo::operate::WhichLetters;
 use dacapo::options::Policy;
 use dacapo::status::WaitingOn;
@@ -46,11 +45,7 @@ async fn a_paused_version_applies_nothing_and_says_so_across_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flip_to_a_paused_version_waits_until_it_is_resumed() {
     let (version_1, version_2) = (told::<1>(Policy::Halt), told::<2>(Policy::Halt));
-    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
-    round(&node).await;
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(version_2.carried()).unwrap();
-    ready(&node, "v2.1").await;
+    let node = Scenario::new().serving(version_1.clone()).added("ledger-4", 1).ready(version_2.clone()).start().await;
     node.version(view("v2.1")).pause().requested_by(by_test()).await.unwrap();
     let requested = node.projection(totals()).unwrap().flip().requested_by(by_test()).await.unwrap();
     let status = until(&node, "the flip says why", |status| {

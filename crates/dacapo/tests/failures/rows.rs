@@ -16,11 +16,7 @@ use crate::common::*;
 async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
     let version_1 = told::<1>(Policy::DeadLetter);
     version_1.doubt(Act::Violate);
-    let node = Node::builder().start().await.unwrap();
-    round(&node).await;
-    let doubted = doubt(&node, "ledger-3", 5).await;
-    round(&node).await;
-    node.add_projection(version_1.carried()).unwrap();
+    let (node, doubted) = with_a_doubtful_past(Node::builder(), &version_1).await;
     phase(&node, "v1.1", Phase::Serving).await;
     let all = letters(&node, "v1.1").await;
     assert_eq!(all[0], (doubted.get(), LetterKind::Refused, 2));
@@ -68,11 +64,7 @@ async fn an_event_that_only_the_commit_refuses_costs_a_few_tries_of_its_batch() 
 async fn a_row_that_panics_when_it_is_written_is_its_events_failure() {
     let version_1 = told::<1>(Policy::DeadLetter);
     version_1.doubt(Act::Brittle);
-    let node = Node::builder().start().await.unwrap();
-    round(&node).await;
-    let doubted = doubt(&node, "ledger-3", 5).await;
-    round(&node).await;
-    node.add_projection(version_1.carried()).unwrap();
+    let (node, doubted) = with_a_doubtful_past(Node::builder(), &version_1).await;
     phase(&node, "v1.1", Phase::Serving).await;
     let listed = node.version(view("v1.1")).letters().limit(1).await.unwrap();
     let letter = &listed[0].letter;

@@ -8,10 +8,10 @@ use dacapo::operate::{LetterKind, WhichLetters};
 use dacapo::options::{Policy, Retry};
 use dacapo::store::StoreError;
 use dacapo::{HandlerError, Node, Options, Position, Projection, Recorded, Table, View};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::told::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neither_and_doubles_nothing() {
@@ -40,7 +40,7 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
         version_1.heal();
         node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
         until_letters(&node, "v1.1", 0).await;
-        faults.stop();
+        faults.heal();
         check_serving(&node).await;
         node.shutdown().await;
     }
@@ -59,7 +59,7 @@ async fn a_letter_whose_event_cannot_be_read_any_more_holds_up_nothing_else() {
     until_version(&node, "v1.1", "it follows", |found| found.lag == 0).await;
     version_1.heal();
     let attempts = node.version(view("v1.1")).letters().limit(1).await.unwrap()[0].letter.attempts;
-    faults.plan(|call| matches!(call, Call::Read).then_some(Fault::Damaged));
+    faults.always(Fault::Damaged, |call| matches!(call, Call::Read));
     node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     // The list of letters reads their events as well, so the view is asked.
     let tried = async || {
@@ -70,7 +70,7 @@ async fn a_letter_whose_event_cannot_be_read_any_more_holds_up_nothing_else() {
     while !tried().await {
         tokio::task::yield_now().await;
     }
-    faults.stop();
+    faults.heal();
     // Its own stream waits behind it, the others do not.
     let last = round(&node).await;
     until_version(&node, "v1.1", "it goes on", |found| found.covers >= last && found.letters == 2).await;

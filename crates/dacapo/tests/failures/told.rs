@@ -15,8 +15,8 @@ use dacapo::store::Store;
 use dacapo::verify::Verify;
 use dacapo::world::SystemClock;
 use dacapo::{
-    Answers, ExpectedRevision, HandlerError, Node, NodeBuilder, Options, Position, Projection, ReadView, Recorded, Row,
-    Table, VersionCode, View,
+    Answers, HandlerError, Node, NodeBuilder, Options, Position, Projection, ReadView, Recorded, Row, Table,
+    VersionCode, View,
 };
 use dacapo_model::verify::Part;
 
@@ -180,9 +180,17 @@ pub(super) fn told<const V: u32>(policy: Policy) -> Told<V> {
 
 /// A node whose only version serves.
 pub(super) async fn serving<const V: u32>(builder: NodeBuilder, version: &Told<V>) -> Node {
-    let node = builder.projection(version.carried()).start().await.unwrap();
-    phase(&node, &format!("v{V}.1"), Phase::Serving).await;
-    node
+    Scenario::on(builder).serving(version.clone()).start().await
+}
+
+/// A node that begins to build a version from a past in which one event is doubted, and the position of that event.
+pub(super) async fn with_a_doubtful_past<const V: u32>(builder: NodeBuilder, version: &Told<V>) -> (Node, Position) {
+    let node = builder.start().await.unwrap();
+    round(&node).await;
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    round(&node).await;
+    node.add_projection(version.carried()).unwrap();
+    (node, doubted)
 }
 
 /// Puts right what was wrong with a version that is built, resumes it and waits until it serves.
@@ -192,10 +200,6 @@ pub(super) async fn put_right<const V: u32>(node: &Node, version: &Told<V>) {
     node.version(view(&text)).resume().requested_by(by_test()).await.unwrap();
     phase(node, &text, Phase::Serving).await;
     check_serving(node).await;
-}
-
-pub(super) async fn doubt(node: &Node, ledger: &str, amount: i64) -> Position {
-    node.append(ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount }]).await.unwrap().position
 }
 
 /// Appends to each of twenty ledgers, and returns the last position.

@@ -33,11 +33,7 @@ async fn a_third_version_takes_the_place_of_a_second_that_halts_while_it_is_buil
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_go_back_right_after_a_flip_to_a_version_that_then_refuses_events() {
     let (version_1, version_2) = (told::<1>(Policy::Halt), told::<2>(Policy::Halt));
-    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
-    round(&node).await;
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(version_2.carried()).unwrap();
-    ready(&node, "v2.1").await;
+    let node = Scenario::new().serving(version_1.clone()).added("ledger-4", 1).ready(version_2.clone()).start().await;
     version_2.doubt(Act::Refuse);
     let doubted = doubt(&node, "ledger-3", 5).await;
     halts(&node, "v2.1", doubted).await;

@@ -31,8 +31,7 @@ async fn a_handler_that_never_returns_holds_up_neither_a_clean_up_nor_the_shutdo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_too_long_a_reason_is_refused() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     let asked = RequestedBy::by("test").because("x".repeat(limits::METADATA_BYTES_MAX));
     let error = node.projection(totals()).unwrap().rebuild().requested_by(asked).await.unwrap_err();
     assert!(matches!(error, Error::Append(_)), "{error}");

@@ -1,18 +1,14 @@
 //! What is cancelled comes before what it cancels, or is told that it is too late, also while the store fails.
 
-use std::sync::Arc;
-
 use dacapo::catalog::{CatalogRefused, Phase};
 use dacapo::operate::{Cancel, ReplayFrom};
 use dacapo::options::InPlace;
 use dacapo::status::WaitingOn;
-use dacapo::store::Store;
-use dacapo::world::SystemClock;
 use dacapo::{Error, HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row, Table, View};
+use dacapo_testkit::Faults;
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::Faults;
 
 /// One row an event, put whole: applying it again makes the same row.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
@@ -41,31 +37,25 @@ impl Projection for Entries {
     }
 }
 
-fn failing() -> (Faults, Store) {
-    let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    (faults, store)
-}
-
 fn is_too_late(answer: Result<dacapo::operate::Cancelled, Error>) -> bool {
     matches!(answer, Err(Error::Catalog(CatalogRefused::TooLate { .. })))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_has_ended_is_done_and_not_cancelled_although_its_end_is_not_told_yet() {
-    let (faults, store) = failing();
-    let node = Node::builder().store(store).projection(Entries).start().await.unwrap();
+    let faults = Faults::default();
+    let node = Scenario::faulty(&faults).version(Entries).start().await;
     let entries: ProjectionName = "entries".parse().unwrap();
     let last = add(&node, "ledger-1", 1).await;
     until(&node, "it serves", |status| status.projections[0].serving.is_some()).await;
     // The last batch lands, and whoever is to tell cannot.
-    let trying = refuse(&faults, "replay-ended");
+    refuse(&faults, "replay-ended");
     let replay = node.projection(&entries).unwrap().replay(ReplayFrom::Start).by("ana").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     for what in [None, Some(Cancel::Replay)] {
         assert!(is_too_late(node.projection(&entries).unwrap().cancel(what).by("ben").await));
     }
-    faults.stop();
+    faults.heal();
     let report = replay.done().within(WAIT_MAX).await.unwrap();
     assert!(report.ended > last, "it is done");
     assert!(matches!(node.projection(&entries).unwrap().cancel(None).by("ben").await, Err(Error::NoTarget(_))));
@@ -75,18 +65,14 @@ async fn a_replay_that_has_ended_is_done_and_not_cancelled_although_its_end_is_n
 // I-12
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_being_built_is_built_on_when_its_clean_up_is_cancelled_in_time() {
-    let (faults, store) = failing();
-    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    add(&node, "ledger-1", 1).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
-    let trying = refuse(&faults, "version-dropping");
+    let faults = Faults::default();
+    let node = Scenario::faulty(&faults).serving(v1()).added("ledger-1", 1).ready(v2()).start().await;
+    refuse(&faults, "version-dropping");
     node.projection(totals()).unwrap().cancel(Cancel::Rebuild).by("ana").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     let cancelled = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap();
     assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::CleanUp, &view("v2.1")));
-    faults.stop();
+    faults.heal();
     add(&node, "ledger-1", 2).await;
     ready_and_flip(&node, "v2.1").await;
     check_serving(&node).await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::common::*;
-use super::faulty::{Call, Fault, Faults};
 use dacapo::catalog::{Phase, RequestedBy};
 use dacapo::journal::{Append, Filter, Limit};
 use dacapo::status::{NotReady, WaitingOn};
@@ -15,6 +14,7 @@ use dacapo::world::SystemClock;
 use dacapo::{Error, ExpectedRevision, Metadata, Node, Position};
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{OnKnown, StreamEvent};
+use dacapo_testkit::{Call, Fault, Faults};
 
 /// Ledgers, so many that their rows have many pages.
 const LEDGERS: i64 = 2_000;
@@ -210,8 +210,7 @@ async fn a_node_whose_serving_view_cannot_be_written_is_not_ready_and_says_why()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only() {
     let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
+    let node = Scenario::faulty(&faults).serving(v1()).start().await;
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
     let opened = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&opened);
@@ -235,7 +234,7 @@ async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only(
     }
     let times = opened.load(Ordering::SeqCst);
     assert!(times < 8, "it was opened {times} times");
-    faults.stop();
+    faults.heal();
     until(&node, "it is well", |_| node.not_ready().is_empty()).await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     node.shutdown().await;

@@ -1,26 +1,21 @@
 //! Flips, ways back and holds while the store fails, or the node ends in the middle.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use dacapo::catalog::{CatalogEvent, FlipKind, Phase};
 use dacapo::status::WaitingOn;
-use dacapo::{Error, ExpectedRevision, Node, ProjectionName};
+use dacapo::{Error, Node, ProjectionName};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_can_go_back_from_a_version_whose_handler_refuses_an_event() {
     let version_2 = v2();
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(version_2.clone())).unwrap();
-    ready(&node, "v2.1").await;
-    flip(&node).await;
+    let node = Scenario::new().serving(v1()).ready(version_2.clone()).flipped().start().await;
     version_2.behaviour.refuse.store(true, Ordering::SeqCst);
-    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    doubt(&node, "ledger-1", 5).await;
     until(&node, "version 2 halts", |status| {
         let versions = &status.projections[0].versions;
         versions[1].waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
@@ -38,9 +33,9 @@ async fn no_flip_to_a_version_whose_code_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
-    let trying = refuse(&faults, "flipped");
+    refuse(&faults, "flipped");
     node.projection(totals()).unwrap().flip().by("test").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     node.shutdown().await;
 
     // The flip is pending and the gate would be open, but nobody could answer from version 2.
@@ -86,7 +81,7 @@ async fn an_answer_that_is_lost_leaves_no_doubt_about_the_flip() {
         });
         assert_eq!(flip(&node).await.to, version("v2.1"), "round {round}");
         assert_eq!(roll_back(&node).await.to, version("v1.1"), "round {round}");
-        faults.stop();
+        faults.heal();
         let last = add(&node, "ledger-1", 1).await;
         assert_eq!(ask(&node, "ledger-1", last).await, (round + 1, round + 1));
         until(&node, "version 2 is let go", |status| {
@@ -106,16 +101,12 @@ async fn a_hold_that_cannot_be_lifted_is_lifted_later() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
-    let failed = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&failed);
-    faults.plan(move |call| {
-        (matches!(call, Call::Lift(_)) && count.fetch_add(1, Ordering::SeqCst) < 3).then_some(Fault::Fails)
-    });
+    faults.next(3, Fault::Fails, |call| matches!(call, Call::Lift(_)));
     flip(&node).await;
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the new version is not concerned");
     until(&node, "the old one follows", |status| status.projections[0].versions[0].covers >= last).await;
-    assert!(failed.load(Ordering::SeqCst) >= 4);
+    assert_eq!(faults.count(), 3, "each try failed before");
     node.shutdown().await;
 }
 
@@ -124,9 +115,9 @@ async fn a_hold_that_is_left_is_taken_up_at_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
-    let trying = refuse(&faults, "flipped");
+    refuse(&faults, "flipped");
     node.projection(totals()).unwrap().flip().by("test").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     let last = add(&node, "ledger-1", 5).await;
     tokio::time::timeout(WAIT_MAX, node.shutdown()).await.expect("a processor that is held stops too");
 
@@ -143,15 +134,14 @@ async fn a_hold_that_is_left_does_not_last_until_a_lost_view_is_built_again() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
-    let trying = refuse(&faults, "flipped");
+    refuse(&faults, "flipped");
     add(&node, "ledger-1", 5).await;
     node.projection(totals()).unwrap().flip().by("test").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     node.shutdown().await;
     std::fs::remove_file(directory.path().join("views/totals/v2.1.db")).unwrap();
 
-    let version_2 = v2();
-    version_2.behaviour.gate.send_replace(false);
+    let version_2 = v2().held();
     let builder =
         Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(version_2.clone()));
     let node = builder.start().await.unwrap();
@@ -169,9 +159,9 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
-    let trying = refuse(&faults, "flipped");
+    refuse(&faults, "flipped");
     let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
-    tried(trying).await;
+    met(&faults).await;
     let refused = node.version(view("v1.1")).rollback().by("test").await.unwrap_err();
     assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
     rebuild(&node, 2).await;
@@ -180,7 +170,7 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "version 1 goes on");
     phase(&node, "v2.1", Phase::Obsolete).await;
-    faults.stop();
+    faults.heal();
     ready(&node, "v2.2").await;
     assert_eq!(flip(&node).await.to, version("v2.2"));
     check_serving(&node).await;
@@ -189,10 +179,7 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_projections_flip_at_once() {
-    let node = Node::builder().projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
+    let node = Scenario::new().version(Visits).serving(v1()).ready(v2()).start().await;
     let visits = ProjectionName::new("visits").unwrap();
     let other = node.projection(&visits).unwrap().rebuild().by("test").await.unwrap();
     let scheduled = || node.catalog().borrow().version(other.view()).unwrap().phase == Phase::Scheduled;

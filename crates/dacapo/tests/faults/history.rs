@@ -152,8 +152,7 @@ async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothi
 async fn a_view_of_a_version_that_was_never_begun_stops_nothing_and_is_not_built_upon() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::data(directory.path()).serving(v1()).start().await;
     node.shutdown().await;
     copy(&journal, &backup);
     // No event that version 1 would cover; version 2 is built from what is there.

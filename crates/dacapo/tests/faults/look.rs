@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::common::*;
-use super::faulty::{Call, Fault, Faults};
 use super::setup::store;
 use dacapo::catalog::Phase;
 use dacapo::journal::{Filter, Limit};
 use dacapo::{Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 /// Every file in the directory, byte for byte.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -26,14 +26,10 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// A version serves, one is being built, and one is being cleaned up, as when a process ends in the middle. Returns the
 /// node, and the last position that the first one covers.
 async fn in_the_middle(directory: &Path) -> (Node, Position) {
-    let (faults, version_2) = (Faults::default(), v2());
-    let node = Node::builder().store(faults.over(&store(directory))).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    add(&node, "ledger-1", 5).await;
-    version_2.behaviour.gate.send_replace(false);
-    node.add_projection(carry_v2(version_2)).unwrap();
-    phase(&node, "v2.1", Phase::Initializing).await;
-    faults.plan(|call| matches!(call, Call::Drop(_)).then_some(Fault::Fails));
+    let faults = Faults::default();
+    let builder = Node::builder().store(faults.over(&store(directory)));
+    let node = Scenario::on(builder).serving(v1()).added("ledger-1", 5).building(v2().held()).start().await;
+    faults.always(Fault::Fails, |call| matches!(call, Call::Drop(_)));
     node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     phase(&node, "v2.1", Phase::CleaningUp).await;
     phase(&node, "v2.2", Phase::Initializing).await;

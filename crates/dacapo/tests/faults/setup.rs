@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::catalog::Phase;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{HandlerError, Node, Projection, Recorded, Row, Table, View};
+use dacapo_testkit::{Fault, Faults};
 
 use crate::common::*;
-use crate::faulty::{Fault, Faults};
 
 /// A second projection, whose name comes behind that of the first.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
@@ -46,11 +45,8 @@ pub(super) async fn waiting(node: &Node, text: &str) -> String {
 
 /// A node on a store in `directory` that fails as `faults` says, whose version 1 serves and 2 is ready.
 pub(super) async fn two_versions(directory: &Path, faults: &Faults) -> Node {
-    let node = Node::builder().store(faults.over(&store(directory))).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
-    node
+    let builder = Node::builder().store(faults.over(&store(directory)));
+    Scenario::on(builder).serving(v1()).ready(v2()).start().await
 }
 
 /// Builds this code once more, in the place of whatever is ready.
@@ -58,18 +54,7 @@ pub(super) async fn rebuild(node: &Node, code: u32) {
     node.projection(totals()).unwrap().rebuild().code(code).discard().by("test").await.unwrap();
 }
 
-/// Lets every append of this catalog event fail, and tells when one was tried.
-pub(super) fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Receiver<bool> {
-    let (tried, trying) = tokio::sync::watch::channel(false);
-    faults.plan(move |call| {
-        let meets = call.appends(event_type);
-        tried.send_if_modified(|tried| !std::mem::replace(tried, *tried || meets) && meets);
-        meets.then_some(Fault::Fails)
-    });
-    trying
-}
-
-pub(super) async fn tried(mut trying: tokio::sync::watch::Receiver<bool>) {
-    let tried = trying.wait_for(|tried| *tried);
-    tokio::time::timeout(WAIT_MAX, tried).await.expect("it is tried").unwrap();
+/// Lets every append of this catalog event fail.
+pub(super) fn refuse(faults: &Faults, event_type: &'static str) {
+    faults.always(Fault::Fails, move |call| call.appends(event_type));
 }

@@ -7,25 +7,22 @@ use std::time::Duration;
 use dacapo::catalog::Phase;
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::{Status, WaitingOn};
-use dacapo::store::Store;
-use dacapo::world::SystemClock;
 use dacapo::{ExpectedRevision, Node, Options, limits};
 use dacapo_store::Health;
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test]
 async fn a_node_whose_journal_fails_is_not_ready_and_says_why() {
     let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).start().await.unwrap();
+    let node = Scenario::faulty(&faults).start().await;
     assert_eq!(node.not_ready(), []);
-    faults.set_health(Health::Failing("cannot append: the disk is full".to_owned()));
+    faults.report_health(Health::Failing("cannot append: the disk is full".to_owned()));
     let told: Vec<_> = node.not_ready().iter().map(ToString::to_string).collect();
     assert_eq!(told, ["the store: cannot append: the disk is full"]);
-    faults.set_health(Health::Well);
+    faults.heal();
     assert_eq!(node.not_ready(), []);
     node.shutdown().await;
 }
@@ -33,8 +30,7 @@ async fn a_node_whose_journal_fails_is_not_ready_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
     let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
+    let node = Scenario::faulty(&faults).version(carry_v1(v1())).version(Visits).start().await;
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.read("visits", last).await.unwrap();
@@ -46,7 +42,7 @@ async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
     };
     let known = told().await;
     assert!(known.iter().all(|version| version.age.is_none() && !version.tokens.is_empty()), "{known:?}");
-    faults.plan(|call| matches!(call, Call::Tokens(_)).then_some(Fault::Waits));
+    faults.always(Fault::Waits, |call| matches!(call, Call::Tokens(_)));
     for _ in 0..3 {
         for (version, known) in told().await.iter().zip(&known) {
             assert!(version.age.is_some(), "{version:?}");
@@ -54,7 +50,7 @@ async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
         }
     }
     // One that cannot be read is known as well, and says why.
-    faults.plan(|call| matches!(call, Call::Tokens(_)).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::Tokens(_)));
     let is_store = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. });
     let says_why = async || {
         while !told().await.iter().all(|version| version.waiting_on.iter().any(is_store)) {}
@@ -63,7 +59,7 @@ async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
     for (version, known) in told().await.iter().zip(&known) {
         assert!(version.age.is_some() && version.tokens == known.tokens, "{version:?}");
     }
-    faults.stop();
+    faults.heal();
     let is_fresh = async || while !told().await.iter().all(|version| version.age.is_none()) {};
     tokio::time::timeout(Duration::from_secs(30), is_fresh()).await.expect("what is told is of now again");
     node.shutdown().await;
@@ -76,21 +72,20 @@ async fn dead_letters_are_told_of_before_the_processor_has_its_claim() {
     let retry = Retry { attempts: 1, ..Retry::default() };
     let version_1 = TotalsV1 { options: Options { on_failure, retry, ..options() }, ..v1() };
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::data(directory.path()).serving(version_1.clone()).start().await;
     for _ in 0..2 {
-        node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+        doubt(&node, "ledger-1", 1).await;
     }
     let letters = |status: &dacapo::status::Status| status.projections[0].versions[0].letters;
     until(&node, "they are set aside", |status| letters(status) == 2).await;
     node.shutdown().await;
 
     let faults = Faults::default();
-    faults.plan(|call| matches!(call, Call::Claim(_)).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::Claim(_)));
     let builder = Node::builder().store(faults.over(&store(directory.path())));
     let node = builder.projection(carry_v1(version_1)).start().await.unwrap();
     assert_eq!(letters(&node.status().await.unwrap()), 2);
-    faults.stop();
+    faults.heal();
     node.shutdown().await;
 }
 
@@ -113,7 +108,7 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
         status.projections[0].flip.as_ref().is_some_and(|(_, waiting_on)| waiting_on.iter().any(away))
     })
     .await;
-    faults.stop();
+    faults.heal();
     phase(&node, "v2.1", Phase::Serving).await;
     node.shutdown().await;
 }
@@ -122,9 +117,7 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_not_begun_since_the_catalog_cannot_be_read_says_so() {
     let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::faulty(&faults).serving(v1()).start().await;
     let mut asked = false;
     faults.plan(move |call| {
         asked |= call.appends("version-scheduled");
@@ -138,7 +131,7 @@ async fn a_version_that_is_not_begun_since_the_catalog_cannot_be_read_says_so() 
         found.is_some_and(|found| found.phase == Phase::Scheduled && found.waiting_on.iter().any(away))
     })
     .await;
-    faults.stop();
+    faults.heal();
     ready(&node, "v2.1").await;
     assert_eq!(waiting(&node, "v1.1").await, "", "what is over is told no more");
     node.shutdown().await;
@@ -168,7 +161,7 @@ async fn names_for_sql_from_outside_that_do_not_move_hold_up_nothing_else_and_th
     assert_eq!(node.not_ready(), [], "readers of the node are answered");
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
-    faults.stop();
+    faults.heal();
     until(&node, "the names move", |status| !tells(status)).await;
     assert!(published.lock().unwrap().iter().all(|found| *found == version("v2.1")));
     node.shutdown().await;
@@ -177,11 +170,7 @@ async fn names_for_sql_from_outside_that_do_not_move_hold_up_nothing_else_and_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_stands_by_far_behind_says_that_it_is_not_ready() {
     let version_1 = v1();
-    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
-    flip(&node).await;
+    let node = Scenario::new().serving(version_1.clone()).ready(v2()).flipped().start().await;
     // It has noticed that the hold of the flip is over.
     until(&node, "it stands by", |status| status.projections[0].versions[0].rollback_ready == Some(Ok(()))).await;
     version_1.behaviour.gate.send_replace(false);
@@ -198,10 +187,9 @@ async fn a_version_that_stands_by_far_behind_says_that_it_is_not_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_before_the_first_version_serves_says_what_that_waits_on() {
-    let version_1 = v1();
-    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let version_1 = v1().refusing();
     let node = Node::builder().start().await.unwrap();
-    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    doubt(&node, "ledger-1", 5).await;
     node.add_projection(carry_v1(version_1.clone())).unwrap();
     until(&node, "version 1 halts", |status| {
         let versions = status.projections.iter().flat_map(|found| &found.versions);

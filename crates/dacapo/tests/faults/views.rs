@@ -1,16 +1,13 @@
 //! Views that are damaged as a whole, deleted, or behind what their processor says.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::catalog::Phase;
-use dacapo::store::Store;
-use dacapo::world::SystemClock;
 use dacapo::{Error, Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
@@ -82,8 +79,7 @@ async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers(
     node.shutdown().await;
     std::fs::remove_file(directory.path().join("views/totals/v1.1.db")).unwrap();
 
-    let version_1 = v1();
-    version_1.behaviour.gate.send_replace(false);
+    let version_1 = v1().held();
     let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
     // Without naming a position.
     let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(50)).await.unwrap_err();
@@ -99,17 +95,15 @@ async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
     let faults = Faults::default();
-    let clock = Arc::new(SystemClock);
-    let node =
-        Node::builder().store(faults.over(&Store::memory(clock))).projection(carry_v1(v1())).start().await.unwrap();
+    let node = Scenario::faulty(&faults).serving(v1()).start().await;
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
-    faults.plan(|call| matches!(call, Call::Reader(_)).then_some(Fault::Stale));
+    faults.always(Fault::Stale, |call| matches!(call, Call::Reader(_)));
     let asked = node.ask(TotalOf("ledger-1".into())).after(last).within(Duration::from_millis(100));
     let asked = tokio::spawn(async move { asked.await });
     let error = tokio::time::timeout(WAIT_MAX, asked).await.expect("it ends").unwrap().unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    faults.stop();
+    faults.heal();
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.shutdown().await;
 }

@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_repeated_under_its_key_is_carried_out_once() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     let asked = RequestedBy { idempotency_key: Some("k-1".into()), ..RequestedBy::by("ann").because("new indexes") };
     let first = node.projection(totals()).unwrap().rebuild().requested_by(asked.clone()).await.unwrap();
     let again = node.projection(totals()).unwrap().rebuild().requested_by(asked).await.unwrap();
@@ -89,8 +88,7 @@ async fn a_key_belongs_to_one_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_request_leaves_open_is_what_was_found_for_it() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     let asked = |key: &str| RequestedBy { idempotency_key: Some(key.into()), ..RequestedBy::by("ann") };
     let built = node.projection(totals()).unwrap().rebuild().requested_by(asked("k-1")).await.unwrap();
     assert_eq!(node.projection(totals()).unwrap().rebuild().code(1).requested_by(asked("k-1")).await.unwrap(), built);

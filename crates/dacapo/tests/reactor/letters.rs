@@ -8,10 +8,10 @@ use dacapo::effects::EffectFailure;
 use dacapo::operate::WhichLetters;
 use dacapo::status::WaitingOn;
 use dacapo::{Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::office::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 /// A version whose effects are tried again only when somebody wants it.
 pub(super) fn patient<const CODE: u32>(office: &Arc<Office>, on_failure: EffectFailure) -> Notices<CODE> {
@@ -220,7 +220,7 @@ async fn an_effect_waits_for_those_of_a_version_that_could_not_be_opened_yet() {
     drop(node);
 
     office.fail.lock().unwrap().clear();
-    faults.plan(|call| matches!(call, Call::Open(view) if view.version.code == 1).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::Open(view) if view.version.code == 1));
     let node = over(directory.path(), &faults, &office).await;
     node.add_projection(carry(notices::<2>(&office))).unwrap();
     until(&node, "it is told", |status| {
@@ -229,7 +229,7 @@ async fn an_effect_waits_for_those_of_a_version_that_could_not_be_opened_yet() {
     })
     .await;
     assert!(office.made().is_empty(), "{:?}", office.made());
-    faults.stop();
+    faults.heal();
     office.made_at_least(2).await;
     assert_eq!(office.by_ledger()["ledger-1"], [first.get(), second.get()]);
     node.shutdown().await;

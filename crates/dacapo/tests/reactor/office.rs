@@ -12,11 +12,11 @@ use dacapo::options::{FlipPolicy, InPlace, SegmentCount};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{HandlerError, Node, Options, Projection, Recorded, Table, VersionCode, View};
+use dacapo_testkit::Faults;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::common::*;
-use crate::faulty::Faults;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mail {

@@ -7,10 +7,10 @@ use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{Node, NodeBuilder, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::office::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_was_made_and_not_recorded_is_made_again_under_its_key() {
@@ -18,14 +18,14 @@ async fn one_that_was_made_and_not_recorded_is_made_again_under_its_key() {
     let (faults, office): (Faults, Arc<Office>) = Default::default();
     let node = over(directory.path(), &faults, &office).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    faults.plan(|call| matches!(call, Call::SettleEffects(_)).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::SettleEffects(_)));
     let position = add(&node, "ledger-1", 5).await;
     office.made_at_least(1).await;
     node.shutdown().await;
     drop(node);
     assert_eq!(office.made().len(), 1, "while the process lives it knows that it was made");
 
-    faults.stop();
+    faults.heal();
     let node = over(directory.path(), &faults, &office).await;
     office.made_at_least(2).await;
     let made = office.made();
@@ -115,12 +115,12 @@ async fn a_version_that_is_cleaned_up_while_it_is_opened_again_makes_what_it_owe
     let (faults, office): (Faults, Arc<Office>) = Default::default();
     let store = faults.over(&Store::memory(Arc::new(SystemClock)));
     let (node, owed) = owing(Node::builder().store(store), &office).await;
-    let mut opened = faults.hold_up_opening(view("v1.1"));
+    faults.always(Fault::Waits, |call| matches!(call, Call::Open(id) if **id == view("v1.1")));
     // Other code of the same version: it is opened again, by the catalog as it was before the clean-up.
     node.add_projection(carry(notices::<1>(&office))).unwrap();
-    tokio::time::timeout(WAIT_MAX, opened.wait_for(|opened| *opened)).await.unwrap().unwrap();
+    met(&faults).await;
     node.version(view("v1.1")).clean_up().by("test").await.unwrap();
-    faults.stop();
+    faults.heal();
     check_paid(&node, &office, owed).await;
     node.shutdown().await;
 }

@@ -12,11 +12,10 @@ use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{ExpectedRevision, Node, Position, VersionCode};
-use tokio::sync::watch;
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::office::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_voice_through_flips_rollbacks_an_aborted_flip_and_a_replay() {
@@ -203,15 +202,10 @@ async fn flip_beside_an_event(
     faults: &Faults,
     mut fails: impl FnMut() -> bool + Send + 'static,
 ) -> Position {
-    let (lands, mut landing) = watch::channel(false);
-    faults.plan(move |call| {
-        let flips = call.appends("flipped");
-        lands.send_if_modified(|landing| flips && !std::mem::replace(landing, true));
-        flips.then_some(Fault::Waits)
-    });
+    faults.always(Fault::Waits, |call| call.appends("flipped"));
     let flipping = node.clone();
     let flipped = tokio::spawn(async move { flip(&flipping).await });
-    tokio::time::timeout(WAIT_MAX, landing.wait_for(|lands| *lands)).await.unwrap().unwrap();
+    met(faults).await;
     let during = add(node, "ledger-1", 5).await;
     faults.plan(move |call| {
         let is_asked = matches!(call, Call::Commit(id) | Call::Tokens(id) if **id == view("v1.1"));

@@ -179,8 +179,7 @@ async fn a_batch_that_has_a_transaction_open_is_no_longer_than_any_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_takes_long_is_seen_to_get_on() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).start().await;
     let first = add(&node, "ledger-1", 1).await;
     let second = v2();
     let gate = second.behaviour.gate.clone();

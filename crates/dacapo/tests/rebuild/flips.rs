@@ -46,8 +46,7 @@ async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_never_go_back_while_versions_flip_back_and_forth() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::data(directory.path()).serving(v1()).start().await;
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4).map(|number| tokio::spawn(client(node.clone(), number, Arc::clone(&stop)))).collect();
     node.add_projection(carry_v2(v2())).unwrap();
@@ -90,9 +89,7 @@ async fn check_history(node: &Node) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_flips_by_itself_when_its_policy_says_so() {
     let options = Options { flip: FlipPolicy::WhenReady, ..options() };
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    add(&node, "ledger-1", 1).await;
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(v1()).added("ledger-1", 1).start().await;
     node.add_projection(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
     phase(&node, "v1.1", Phase::StandingBy).await;

@@ -112,9 +112,7 @@ fn refusal(error: Error) -> dacapo::catalog::CatalogRefused {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    add(&node, "ledger-1", 1).await;
+    let node = Scenario::new().serving(v1()).added("ledger-1", 1).start().await;
     let mut second = v2();
     second.options.flip = FlipPolicy::WhenReady;
     let gate = second.behaviour.gate.clone();

@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use dacapo::{Node, Position, Row};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 /// The directory of a child process, and the call at which it dies.
 const CHILD: &str = "DACAPO_SEED_CHILD";

@@ -15,9 +15,9 @@ use dacapo_api::{
 };
 use dacapo_model::limits;
 use dacapo_server::NodeApi;
+use dacapo_testkit::{Fault, Faults};
 use tokio::time::Instant;
 
-use crate::faulty::{Fault, Faults};
 use crate::letters::Notes;
 
 fn appended() -> AppendRequest {
@@ -78,7 +78,7 @@ async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answ
         }
     };
     tokio::time::timeout(limits::REQUEST_TIME_MAX, serves).await.expect("it serves");
-    faults.plan(|_| Some(Fault::Waits));
+    faults.always(Fault::Waits, |_| true);
     // From here on nothing but a deadline ends a wait.
     tokio::time::pause();
     for operation in OPERATIONS {
@@ -95,7 +95,7 @@ async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answ
             assert_eq!(error.http_status(), 503, "{}: {error}", operation.name);
         }
     }
-    faults.stop();
+    faults.heal();
     tokio::time::resume();
     node.shutdown().await;
 }

@@ -1,8 +1,6 @@
 //! The edge of a node: who is answered, through which proxies, and what callers may cost.
 
 mod connections;
-#[path = "../../../dacapo/tests/common/faulty.rs"]
-mod faulty;
 mod hangs;
 mod hosts;
 mod letters;

@@ -1,8 +1,12 @@
 //! Copies of a directory that is in use, as docs/operating/embedded.md tells operators to make them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::*;
+use dacapo_model::Position;
+use dacapo_store::embedded::EmbeddedJournal;
+use dacapo_store::{Filter, Journal, Limit, StoreError};
+
+use crate::setup::*;
 
 /// What an operator has copied so far.
 struct Backup {

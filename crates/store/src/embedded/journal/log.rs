@@ -1,7 +1,9 @@
 //! The state that readers and the sequencer share: the chunks, their indexes, open files and caches.
-//!
-//! Lookups use the chunks' filters first, then index sections, which are read when they are needed and kept in a cache
-//! with a limit in bytes. A damaged index is made again from its chunk.
+
+mod find;
+mod sections;
+
+pub(super) use sections::{rebuild, streams_of, write_index};
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,25 +13,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use dacapo_model::{EventId, JournalId, Position, Revision, StreamName, stream_hash};
+use dacapo_model::{JournalId, Position, Revision, StreamName};
 use lru::LruCache;
 
-use super::chunk::{self, Chunk, Header, Index};
+use super::chunk::{self, Chunk};
 use super::commit::CommitFile;
-use super::index::MemoryIndex;
-use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile, not_a_file};
 use crate::error::StoreError;
 use crate::files::no_more_files;
 use crate::head::Head;
 use crate::journal::Health;
-use crate::record;
+use sections::Sections;
 
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const REVISIONS_MAX: NonZeroUsize = NonZeroUsize::new(131_072).unwrap();
 const PLACES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Most records are shorter than this, so one read is enough for one.
-const RECORD_GUESS_BYTES: usize = 4096;
 
 pub(super) struct Log {
     pub disk: Arc<dyn Disk>,
@@ -74,13 +72,6 @@ pub(super) struct Found {
     pub head: Position,
 }
 
-/// Index sections in memory. The least recently used one is removed first.
-struct Sections {
-    cache: LruCache<(Position, Section), Arc<Vec<u8>>>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
 impl Log {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, found: Found, cache_bytes: usize) -> Self {
         Self {
@@ -96,7 +87,7 @@ impl Log {
             damage: Mutex::default(),
             chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
-            sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
+            sections: Mutex::new(Sections::new(cache_bytes)),
             revisions: Mutex::new(LruCache::new(REVISIONS_MAX)),
             places: Mutex::new(LruCache::new(PLACES_MAX)),
         }
@@ -234,252 +225,6 @@ impl Log {
     pub fn remember_place(&self, position: Position, at: u64) {
         lock(&self.places).put(position, at);
     }
-
-    /// Returns the start of the record of `position` in `chunk`.
-    #[expect(clippy::expect_used, reason = "a durable position of the chunk has a record")]
-    pub fn locate(&self, chunk: &Chunk, position: Position) -> Result<u64, StoreError> {
-        if position == chunk.first {
-            return Ok(chunk::HEADER_BYTES);
-        }
-        if let Some(at) = lock(&self.places).get(&position) {
-            return Ok(*at);
-        }
-        let ordinal = position.since(chunk.first) as usize;
-        let summary = match &*chunk.index() {
-            Index::Memory(index) => {
-                let at = index.offsets().get(ordinal).expect("a durable position of the chunk has a record");
-                return Ok((*at).into());
-            }
-            Index::File(summary) => Arc::clone(summary),
-        };
-        let section = self.section(chunk, &summary, Section::Offsets)?;
-        let at = index_file::find_offset(&section, ordinal);
-        let fewer = || self.corrupt(chunk.first, 0, "its index has fewer places than the chunk has events");
-        Ok(at.ok_or_else(fewer)?.into())
-    }
-
-    /// Returns the revision of `stream` in the newest chunk that has it, among the chunks that begin before `before`.
-    pub fn older_revision(&self, stream: &StreamName, before: Position) -> Result<Revision, StoreError> {
-        let chunks = self.chunks();
-        let older = &chunks[..chunks.partition_point(|chunk| chunk.first < before)];
-        let Some(newest) = older.last() else { return Ok(Revision::START) };
-        let cached = lock(&self.revisions).get(stream).copied();
-        let hash = stream_hash(stream.as_str());
-        let mut revision = Revision::START;
-        for chunk in older.iter().rev() {
-            if let Some((known, through)) = cached
-                && chunk.first <= through
-            {
-                revision = known;
-                break;
-            }
-            if let Some(found) = self.revision_in(chunk, stream, hash)? {
-                revision = found;
-                break;
-            }
-        }
-        lock(&self.revisions).put(stream.clone(), (revision, newest.first));
-        Ok(revision)
-    }
-
-    /// Returns the last durable revision of `stream`.
-    #[expect(clippy::expect_used, reason = "a journal has a chunk")]
-    pub fn revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        let chunks = self.chunks();
-        let newest = chunks.last().expect("a journal has a chunk");
-        match self.revision_in(newest, stream, stream_hash(stream.as_str()))? {
-            Some(revision) => Ok(revision),
-            None => self.older_revision(stream, newest.first),
-        }
-    }
-
-    fn revision_in(&self, chunk: &Chunk, stream: &StreamName, hash: u64) -> Result<Option<Revision>, StoreError> {
-        let summary = match &*chunk.index() {
-            Index::Memory(index) => {
-                let entry = index.slot(stream.as_str()).map(|slot| index.stream(slot));
-                return Ok(entry.map(|entry| entry.before.plus(entry.durable(chunk.durable()) as u64)));
-            }
-            Index::File(summary) if !summary.may_have_stream(hash) => return Ok(None),
-            Index::File(summary) => Arc::clone(summary),
-        };
-        let section = self.section(chunk, &summary, Section::Streams)?;
-        Ok(streams_of(&section).find(stream.as_str()).map(|stream| stream.revision()))
-    }
-
-    /// Returns the events of `stream` in `chunk` after the revision `after`: the revision before the first of them, and
-    /// the starts of their records. Returns `None` if the chunk does not have the stream.
-    pub fn postings(
-        &self,
-        chunk: &Chunk,
-        stream: &StreamName,
-        hash: u64,
-        after: Revision,
-    ) -> Result<Option<(Revision, Vec<u32>)>, StoreError> {
-        let summary = match &*chunk.index() {
-            Index::Memory(index) => {
-                return Ok(index.slot(stream.as_str()).map(|slot| {
-                    let entry = index.stream(slot);
-                    let postings = &entry.postings[..entry.durable(chunk.durable())];
-                    let skip = (after.since(entry.before) as usize).min(postings.len());
-                    (entry.before, postings[skip..].to_vec())
-                }));
-            }
-            Index::File(summary) if !summary.may_have_stream(hash) => return Ok(None),
-            Index::File(summary) => Arc::clone(summary),
-        };
-        let section = self.section(chunk, &summary, Section::Streams)?;
-        Ok(streams_of(&section).find(stream.as_str()).map(|stream| {
-            let skip = (after.since(stream.before) as usize).min(stream.postings().len());
-            (stream.before, stream.postings().skip(skip).collect())
-        }))
-    }
-
-    /// Returns the start of the record with this id in `chunk`. `hash` is the hash of the id.
-    pub fn find_id(&self, chunk: &Chunk, id: EventId, hash: u64) -> Result<Option<u32>, StoreError> {
-        let summary = match &*chunk.index() {
-            Index::Memory(index) => return Ok(index.id(id)),
-            Index::File(summary) if !summary.may_have_id(id, hash) => return Ok(None),
-            Index::File(summary) => Arc::clone(summary),
-        };
-        let section = self.section(chunk, &summary, Section::Ids)?;
-        Ok(index_file::find_id(&section, id))
-    }
-
-    /// Returns the position of the durable event with this id.
-    #[expect(clippy::expect_used, reason = "it was verified when it was read")]
-    pub fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
-        let (head, hash) = (self.head(), index_file::id_hash(id));
-        for chunk in self.chunks().iter().rev() {
-            let Some(at) = self.find_id(chunk, id, hash)? else { continue };
-            // An event that is being written is in the index before it is durable.
-            if u64::from(at) >= chunk.durable() {
-                return Ok(None);
-            }
-            let bytes = self.record(chunk, at)?;
-            let (event, _) = record::verify(&bytes).expect("it was verified when it was read");
-            return Ok(Some(event.position).filter(|position| *position <= head));
-        }
-        Ok(None)
-    }
-
-    /// Returns the bytes of the record that begins at `at`, verified.
-    pub fn record(&self, chunk: &Chunk, at: u32) -> Result<Vec<u8>, StoreError> {
-        let at = u64::from(at);
-        let end = chunk.durable();
-        let mut bytes = Vec::new();
-        let read = |from: u64, len: usize, bytes: &mut Vec<u8>| {
-            let len = (len as u64).min(end.saturating_sub(from)) as usize;
-            self.read_bytes(chunk.first, from, len, bytes)
-        };
-        read(at, RECORD_GUESS_BYTES, &mut bytes)?;
-        let len = record::record_len(&bytes).ok_or_else(|| self.corrupt(chunk.first, at, "no record begins here"))?;
-        if let Some(missing) = len.checked_sub(bytes.len()) {
-            read(at + bytes.len() as u64, missing, &mut bytes)?;
-        }
-        record::verify(&bytes).map_err(|found| self.corrupt(chunk.first, at, found))?;
-        bytes.truncate(len);
-        Ok(bytes)
-    }
-
-    /// Returns a section of the index file of `chunk`, verified.
-    #[expect(clippy::expect_used, reason = "it has more than one")]
-    pub fn section(&self, chunk: &Chunk, summary: &Summary, section: Section) -> Result<Arc<Vec<u8>>, StoreError> {
-        let key = (chunk.first, section);
-        if let Some(hit) = lock(&self.sections).cache.get(&key) {
-            return Ok(Arc::clone(hit));
-        }
-        let (from, len, _) = summary.section(section);
-        let bytes = match self.load_section(chunk.first, summary, section) {
-            Ok(bytes) => bytes,
-            Err(found) => {
-                let path = self.dir.join(chunk::index_name(chunk.first));
-                tracing::warn!(file = %path.display(), found, "an index is damaged: it is made again from its chunk");
-                let (_, file) = rebuild(&*self.disk, &self.dir, chunk.first, chunk.durable())?;
-                if self.settled.get().is_some()
-                    && let Err(error) = write_index(&*self.disk, &self.dir, chunk.first, &file)
-                {
-                    tracing::warn!(%error, "an index cannot be written: it will be made again when it is needed");
-                }
-                let bytes = file.get(from as usize..from as usize + len);
-                bytes.ok_or_else(|| self.corrupt(chunk.first, 0, "it is another chunk than its index says"))?.to_vec()
-            }
-        };
-        let bytes = Arc::new(bytes);
-        let mut sections = lock(&self.sections);
-        sections.bytes += bytes.len();
-        if let Some(twice) = sections.cache.put(key, Arc::clone(&bytes)) {
-            sections.bytes -= twice.len();
-        }
-        while sections.bytes > sections.bytes_max && sections.cache.len() > 1 {
-            let (_, least) = sections.cache.pop_lru().expect("it has more than one");
-            sections.bytes -= least.len();
-        }
-        Ok(bytes)
-    }
-
-    fn load_section(&self, first: Position, summary: &Summary, section: Section) -> Result<Vec<u8>, String> {
-        let (from, len, crc) = summary.section(section);
-        let path = self.dir.join(chunk::index_name(first));
-        let file = self.disk.open(&path).map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        file.will_need(from, len);
-        file.read_at(from, len, &mut bytes).map_err(|error| error.to_string())?;
-        if bytes.len() != len || crc32c::crc32c(&bytes) != crc {
-            return Err("the checksum of a section does not match".into());
-        }
-        if section == Section::Streams && StoredStreams::new(&bytes).is_none() {
-            return Err("its table of streams contradicts itself".into());
-        }
-        Ok(bytes)
-    }
-}
-
-/// Returns the table in a section of streams that [`Log::section`] returned.
-#[expect(clippy::expect_used, reason = "it was checked when it was read")]
-pub(super) fn streams_of(section: &[u8]) -> StoredStreams<'_> {
-    StoredStreams::new(section).expect("it was checked when it was read")
-}
-
-/// Makes the index of a sealed chunk again from its records.
-#[expect(clippy::expect_used, reason = "it was just encoded")]
-pub(super) fn rebuild(
-    disk: &dyn Disk,
-    dir: &Path,
-    first: Position,
-    end: u64,
-) -> Result<(Summary, Vec<u8>), StoreError> {
-    let path = dir.join(chunk::log_name(first));
-    let failed = |error: io::Error| disk_error("read", &path, &error);
-    let file = disk.open(&path).map_err(failed)?;
-    let mut header = Vec::new();
-    file.read_at(0, chunk::HEADER_BYTES as usize, &mut header).map_err(failed)?;
-    let header = Header::decode(&header, first).map_err(|found| corrupt_at(&path, 0, &found))?;
-    let mut index = MemoryIndex::behind(header.before);
-    let scan =
-        chunk::scan(&*file, &header, end, |event, at, digest| index.add_read(event, at, digest)).map_err(failed)?;
-    if let Some(problem) = scan.problem {
-        return Err(corrupt_at(&path, scan.end, problem));
-    }
-    if scan.whole_end != end {
-        return Err(corrupt_at(&path, scan.whole_end, "the append that begins here is not whole"));
-    }
-    let bytes = index_file::encode(&index, first, end);
-    let summary = Summary::decode(&bytes).expect("it was just encoded");
-    Ok((summary, bytes))
-}
-
-/// Writes an index file in one step: the whole file exists, or nothing of it.
-pub(super) fn write_index(disk: &dyn Disk, dir: &Path, first: Position, bytes: &[u8]) -> Result<(), StoreError> {
-    let path = dir.join(chunk::index_name(first));
-    let new = path.with_extension("tmp");
-    let write = || -> io::Result<()> {
-        let file = disk.create(&new)?;
-        file.write_at(0, bytes)?;
-        file.sync_data()?;
-        disk.rename(&new, &path)?;
-        disk.sync_dir(dir)
-    };
-    write().map_err(|error| disk_error("write", &path, &error))
 }
 
 /// Returns the error for a failure of the disk: the attempt, the error, and what to do.
