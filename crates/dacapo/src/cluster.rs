@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign, limits};
+use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign};
 use dacapo_store::{Clock, Members, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
-const RENEWALS: u32 = 3;
+use crate::limits;
 
 /// The clock that the nodes of a cluster share: their own, set right by the store's each time a lease is renewed. When a
 /// version has stood by for long enough and when a refused event is due are the same time for all of them.
@@ -229,7 +228,7 @@ impl Keeper {
     /// Renews the lease until the node leaves, or nobody is left who could make it, and gives it back then.
     pub(crate) async fn run(mut self) {
         let cluster = &self.cluster;
-        let (every, mut renewed) = (cluster.lease / RENEWALS, Instant::now());
+        let (every, mut renewed) = (cluster.lease / limits::LEASE_RENEWALS, Instant::now());
         loop {
             tokio::select! {
                 biased;

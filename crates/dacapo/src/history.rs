@@ -10,10 +10,8 @@
 //! another one is longer, or a backup was put back and went on differently. Positions alone tell nothing of that. What the node itself knows of the journal is not compared here: a store that can be replaced
 //! under a node looks after that itself (`dacapo_store::Journal`).
 
-use std::time::Duration;
-
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten, limits};
+use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten};
 use dacapo_store::{Journal, NewMark, StoreError, View, ViewHistory};
 
 /// Compares a view with the journal, and returns the history that it keeps; a new one has none.
@@ -89,9 +87,6 @@ pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
         error => WaitingOn::Store { error: error.to_string() },
     }
 }
-
-/// How often at most a view is compared.
-pub(crate) const VIEW_LOOK: Duration = limits::MARK_TIME_MAX;
 
 #[cfg(test)]
 mod tests {

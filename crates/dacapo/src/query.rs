@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::reasons::VersionFacts;
-use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
+use dacapo_model::{BackOff, PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn};
 use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
 use crate::code::{Query, VersionCode};
 use crate::error::Error;
+use crate::limits;
 use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 
@@ -102,12 +103,6 @@ pub struct Reading {
     carried: VersionCode,
 }
 
-/// How long to rest before looking again at a view that lacks what its processor has committed.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long to rest before looking for the first time at what another member does; each further rest is twice as long,
-/// up to [`LOOK`]. What was appended just now is mostly applied within a few of these.
-const LOOK_FIRST: Duration = Duration::from_millis(1);
-
 /// Opens one state of the version of `projection` that serves, which covers `after`.
 pub(crate) async fn open(
     versions: &Versions,
@@ -148,7 +143,7 @@ pub(crate) async fn open(
                 }
                 None => obstacle = replaying(&version),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(limits::QUERY_LOOK_MAX).await;
         }
     });
     match found.await {
@@ -222,8 +217,9 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, o
     let mut progress = version.progress.clone();
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
+    let mut looks = BackOff::new(limits::QUERY_LOOK_FIRST, limits::QUERY_LOOK_MAX);
     // A point in time: what this node itself commits must not put the next look off.
-    let (mut rest, mut next) = (LOOK_FIRST, Instant::now() + LOOK_FIRST);
+    let mut next = Instant::now() + looks.pause();
     loop {
         let shown = progress.borrow_and_update().shown(last_replay(versions, &version.id).as_ref());
         if shown.is_some_and(|shown| shown >= needed) {
@@ -248,8 +244,7 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, o
             // What other members do is only seen by looking. A store that cannot tell is looked at again.
             () = tokio::time::sleep_until(next), if versions.cluster.is_shared() => {
                 drop(version.look().await);
-                rest = LOOK.min(rest * 2);
-                next = Instant::now() + rest;
+                next = Instant::now() + looks.pause();
             }
         }
     }

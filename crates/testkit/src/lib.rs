@@ -78,6 +78,7 @@ struct TestingProjections;
 mod case;
 mod clock;
 mod diff;
+mod limits;
 mod outcome;
 mod watched;
 

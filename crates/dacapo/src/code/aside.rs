@@ -8,9 +8,6 @@ use dacapo_model::{
 };
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
-/// How many letters are read at once at the claim.
-const PAGE: usize = 1_000;
-
 /// What is set aside, and what must be because it comes behind something that is.
 #[derive(Default)]
 pub(crate) struct Aside {
@@ -38,7 +35,7 @@ impl Aside {
         let (mut kept, mut others) = (Letters::default(), 0);
         let mut after = Position::START;
         loop {
-            let page = view.letters(after, PAGE).await?;
+            let page = view.letters(after, limits::LETTERS_READ_MAX).await?;
             let Some(last) = page.last() else { break };
             after = last.position;
             for letter in page {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn, limits};
+use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn};
 use dacapo_store::{Commit, Filter, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ use super::refusals::Refusals;
 use super::segments::Segments;
 use super::sink::Sink;
 use super::throttle::Throttle;
-use super::{Assignment, Ended, HOLD_LOOK, Next, Orders};
+use super::{Assignment, Ended, Next, Orders};
+use crate::limits;
 
 /// A run under one claim.
 pub(crate) struct Run<'a, S> {
@@ -226,7 +227,7 @@ impl<'a, S: Sink> Run<'a, S> {
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
-        let cap_due = self.cap.map(|_| HOLD_LOOK);
+        let cap_due = self.cap.map(|_| limits::HOLD_LOOK);
         // As of the look: what has come due since then was not seen to be, and nothing else would wake for it.
         let due = self.sink.next_due(self.looked).into_iter().chain(self.segments.next_due(self.looked));
         // A mark that is due already is given at the head; whoever waits for something else waits for that.

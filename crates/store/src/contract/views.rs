@@ -484,11 +484,13 @@ fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -> NewEffect
 }
 
 /// The longest wait between two tries of an effect.
-const LONGEST: Duration = Duration::from_micros(400);
+fn longest() -> Duration {
+    Duration::from_micros(400)
+}
 
 /// The positions and ordinals of what is due.
 async fn due(view: &dyn View, now: i64) -> Vec<(u64, u32)> {
-    let due = view.effects_due(Timestamp::from_micros(now), LONGEST, 10).await.expect("read");
+    let due = view.effects_due(Timestamp::from_micros(now), longest(), 10).await.expect("read");
     due.iter().map(|it| (it.effect.position.get(), it.effect.ordinal)).collect()
 }
 
@@ -513,7 +515,7 @@ async fn acting(view: &dyn View) -> EffectsClaim {
 
 /// Records what became of the effect of an event that is due.
 async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
-    let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
+    let due = view.effects_due(Timestamp::from_micros(i64::MAX), longest(), 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
     let claim = acting(view).await;
     view.settle_effects(claim, &[(found.number, settled.clone())]).await.expect("recorded");
@@ -530,7 +532,7 @@ pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) 
     let first = [effect(&token, 1, 0, "a-1"), effect(&token, 1, 1, "a-1"), effect(&token, 2, 0, "a-2")];
     emit(&*view, first.to_vec()).await;
     emit(&*view, vec![effect(&token, 3, 0, "a-1"), effect(&token, 4, 0, "a-3")]).await;
-    let stored = view.effects_due(Timestamp::from_micros(0), LONGEST, 1).await.expect("read");
+    let stored = view.effects_due(Timestamp::from_micros(0), longest(), 1).await.expect("read");
     assert_eq!((stored.len(), &stored[0].effect, stored[0].attempts), (1, &first[0], 0));
     assert_eq!(due(&*view, 0).await, [(1, 0), (2, 0), (4, 0)]);
     let stream = StreamName::new("a-1").expect("a valid name");
