@@ -7,6 +7,7 @@ mod docs;
 mod features;
 mod floors;
 mod lengths;
+mod limits;
 mod readme;
 mod sim;
 mod words;
