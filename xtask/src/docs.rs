@@ -1,11 +1,12 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
-//! modules import only from below, no crate depends on an example, no source is too long, the planted faults fit the code,
-//! each test that a promise names is there, links lead somewhere, and the words are those of the glossary.
+//! modules import only from below, no crate depends on an example, no source is too long, limits of time are in
+//! `limits.rs`, the planted faults fit the code, each test that a promise names is there, links lead somewhere, and the
+//! words are those of the glossary.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Done, directions, floors, lengths, planted, words};
+use crate::{Done, directions, floors, lengths, limits, planted, words};
 
 pub(crate) fn check(root: &Path) -> Done {
     let mut faults = Vec::new();
@@ -29,6 +30,7 @@ pub(crate) fn check(root: &Path) -> Done {
         let inside = paths.iter().filter(|(path, _)| path.starts_with(floors.folder()));
         faults.extend(floors.faults(inside.map(|(path, text)| (path.as_path(), text.as_str()))));
     }
+    faults.extend(limits::faults(paths.iter().map(|(path, text)| (path.as_path(), text.as_str()))));
     faults.extend(lengths::check(root)?);
     faults.extend(directions::check(root)?);
     faults.extend(planted::check(root)?);

@@ -7,6 +7,7 @@ mod docs;
 mod features;
 mod floors;
 mod lengths;
+mod limits;
 mod planted;
 mod readme;
 mod sim;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Problem};
+use crate::limits;
 use crate::operations::{NoRequest, Request, path_to};
 use crate::{Api, operations};
 
@@ -27,9 +28,9 @@ pub struct ClientLimits {
 impl Default for ClientLimits {
     fn default() -> Self {
         Self {
-            connect_time_max: Duration::from_secs(3),
-            call_time_max: Duration::from_secs(30),
-            answer_bytes_max: 256 << 20,
+            connect_time_max: limits::CONNECT_TIME_MAX,
+            call_time_max: limits::CALL_TIME_MAX,
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
         }
     }
 }

@@ -17,6 +17,7 @@ mod events;
 pub mod fake;
 mod form;
 mod letters;
+mod limits;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod operate;

@@ -12,13 +12,6 @@ use crate::error::CliError;
 #[cfg(feature = "postgres")]
 use crate::local::not_started;
 
-#[cfg(feature = "postgres")]
-pub(crate) use dacapo_postgres::limits::CONNECTIONS_MAX;
-
-/// Only the help shows this limit: there is no database to connect to.
-#[cfg(not(feature = "postgres"))]
-pub(crate) const CONNECTIONS_MAX: u32 = 16;
-
 /// Opens the store in the database at `url`.
 #[cfg(feature = "postgres")]
 pub(crate) async fn open(url: &str, shared: &Shared) -> Result<Store, CliError> {

@@ -11,24 +11,17 @@ use dacapo_api::{
     Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
     ReadResponse, StreamsRequest,
 };
-use dacapo_model::limits;
+use dacapo_model::limits::PAYLOAD_BYTES_MAX;
 
 use crate::args::{Append, Read, Streams};
 use crate::connect;
 use crate::error::CliError;
 use crate::import::line_of;
+use crate::limits;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
-
-const PAGE: u32 = 1_000;
-/// Most characters of a payload on a terminal.
-const DATA_CHARS_MAX: usize = 2_000;
-const FOLLOW_WAIT: Duration = Duration::from_secs(30);
-const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Most failed calls of a follower before it gives up: about a minute.
-const FOLLOW_TRIES_MAX: u32 = 60;
 
 /// `dacapo append`.
 pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> {
@@ -66,11 +59,11 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
 
 fn payload_from_stdin() -> Result<String, CliError> {
     let mut data = String::new();
-    let most = limits::PAYLOAD_BYTES_MAX as u64 + 1;
+    let most = PAYLOAD_BYTES_MAX as u64 + 1;
     let read = std::io::stdin().lock().take(most).read_to_string(&mut data);
     read.map_err(|error| CliError::new(format!("cannot read the event's data from standard input: {error}")))?;
-    if data.len() > limits::PAYLOAD_BYTES_MAX {
-        return Err(CliError::new(format!("the event's data is larger than {} bytes", limits::PAYLOAD_BYTES_MAX)));
+    if data.len() > PAYLOAD_BYTES_MAX {
+        return Err(CliError::new(format!("the event's data is larger than {} bytes", PAYLOAD_BYTES_MAX)));
     }
     Ok(data)
 }
@@ -86,7 +79,7 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         stream: args.stream.clone(),
         categories: args.categories.clone(),
         types: args.types.clone(),
-        limit: NonZeroU32::new(PAGE),
+        limit: NonZeroU32::new(limits::PAGE_EVENTS),
         wait_ms: None,
         system: args.system,
     };
@@ -97,7 +90,7 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         request.limit = page(left);
         let read = patient(&*api, &request, tries_max).await?;
         if args.follow {
-            tries_max = FOLLOW_TRIES_MAX;
+            tries_max = limits::FOLLOW_TRIES_MAX;
         }
         same_journal(&mut journal, read.journal.as_deref(), request.after)?;
         for event in &read.events {
@@ -115,7 +108,7 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         if at_head && !args.follow {
             break;
         }
-        request.wait_ms = (args.follow && at_head).then(|| millis(FOLLOW_WAIT));
+        request.wait_ms = (args.follow && at_head).then(|| millis(limits::FOLLOW_WAIT));
         request.after = read.through.max(request.after);
     }
     Ok(())
@@ -143,7 +136,7 @@ fn same_journal(known: &mut Option<String>, found: Option<&str>, after: u64) -> 
 
 /// Returns the number of events to request at once when this many are wanted.
 fn page(left: u64) -> Option<NonZeroU32> {
-    NonZeroU32::new(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)))
+    NonZeroU32::new(u32::try_from(left).map_or(limits::PAGE_EVENTS, |left| left.min(limits::PAGE_EVENTS)))
 }
 
 /// Reads, and tries again for a while when the node is away: a follower outlives its restart.
@@ -153,7 +146,7 @@ async fn patient(api: &dyn Api, request: &ReadRequest, tries_max: u32) -> Result
         match api.read(request.clone()).await {
             Err(error) if error.is_transient() && tries < tries_max => {
                 tries += 1;
-                tokio::time::sleep(FOLLOW_PAUSE).await;
+                tokio::time::sleep(limits::FOLLOW_PAUSE).await;
             }
             answer => return answer,
         }
@@ -168,7 +161,7 @@ fn millis(duration: Duration) -> u64 {
 fn one_line(event: &Event, terminal: bool) -> String {
     let Event { position, time, stream, revision, event_type, data, .. } = event;
     let data = data.as_str().replace(['\n', '\r'], " ");
-    let data = if terminal { cut(&data, DATA_CHARS_MAX) } else { data };
+    let data = if terminal { cut(&data, limits::DATA_CHARS_MAX) } else { data };
     format!("{position}  {time}  {stream} {revision}  {event_type}  {data}")
 }
 

@@ -8,13 +8,11 @@ use crate::cancel;
 use crate::connect;
 use crate::effects;
 use crate::error::CliError;
+use crate::limits;
 use crate::numbers::{count, counted};
 use crate::operate::{asked, to_the_second};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
-
-/// Most characters of an error or a payload in a table.
-const CELL_CHARS_MAX: usize = 500;
 
 /// `dacapo pause` and `dacapo resume`.
 pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(), CliError> {
@@ -85,8 +83,8 @@ fn page(out: &Out, answer: &LettersResponse, named: bool) -> String {
         let event = &letter.event;
         let (position, time) = (count(event.position), to_the_second(&letter.time));
         let (stream, event_type) = (event.stream.clone(), event.event_type.clone());
-        let (tries, error) = (letter.attempts.to_string(), cut(&letter.error, CELL_CHARS_MAX));
-        let data = cut(&event.data.as_str().replace(['\n', '\r'], " "), CELL_CHARS_MAX);
+        let (tries, error) = (letter.attempts.to_string(), cut(&letter.error, limits::CELL_CHARS_MAX));
+        let data = cut(&event.data.as_str().replace(['\n', '\r'], " "), limits::CELL_CHARS_MAX);
         table.add_row([position, time, stream, event_type, why(letter), tries, error, data]);
     }
     let mut page = format!("{projection} {version}\n\n{}", lines_of(&table));

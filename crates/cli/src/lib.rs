@@ -19,6 +19,7 @@ mod given;
 pub mod import;
 mod import_command;
 mod letters;
+mod limits;
 mod local;
 mod numbers;
 mod operate;

@@ -1,7 +1,6 @@
 //! `dacapo status`: one row for each version, with the reasons that it waits on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
 use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
@@ -10,11 +9,10 @@ use crate::args::Status as Args;
 use crate::connect;
 use crate::error::CliError;
 use crate::exit::{Exit, needs_somebody};
+use crate::limits;
 use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
-
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// `dacapo status`.
 pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
@@ -63,7 +61,7 @@ async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
         }
         out.flush()?;
         shown = true;
-        tokio::time::sleep(WATCH_PAUSE).await;
+        tokio::time::sleep(limits::WATCH_PAUSE).await;
     }
 }
 

@@ -1,21 +1,18 @@
 //! `dacapo verify`: the report on a version before readers move to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Color};
 use dacapo_api::{Api, Finding, PartReport, Problem, Report, Verification, VerificationRequest, VerifyRequest};
 
 use crate::args::Verify as Args;
 use crate::error::CliError;
+use crate::limits;
 use crate::numbers::{count, counted};
 use crate::operate::asked;
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
 use crate::{connect, progress, wait};
-
-const POLL_PAUSE: Duration = Duration::from_millis(250);
-const WAIT_MS: u64 = 1_000;
 
 /// `dacapo verify`.
 pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
@@ -67,8 +64,8 @@ async fn until_verified(
     mut request: VerificationRequest,
 ) -> Result<Verification, CliError> {
     let bar = progress::endless();
-    bar.enable_steady_tick(POLL_PAUSE);
-    request.wait_ms = Some(WAIT_MS);
+    bar.enable_steady_tick(limits::POLL_PAUSE);
+    request.wait_ms = Some(limits::WAIT_MS);
     loop {
         let found = api.verification(projection, request.clone()).await?;
         let built = matches!(&*found.phase, "Scheduled" | "Initializing");
@@ -77,7 +74,7 @@ async fn until_verified(
             progress::say(&bar, &format!("{}: waits on {reason}", found.version));
             request.version = Some(found.version);
             // A node that answers at once must not be asked in a loop.
-            tokio::time::sleep(POLL_PAUSE).await;
+            tokio::time::sleep(limits::POLL_PAUSE).await;
             continue;
         }
         bar.finish_and_clear();

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::time::Duration;
 
 use dacapo_api::{
     Api, ApiError, FlipRequest, FlipResponse, Problem, ReplayRequest, ReplayResponse, Status, VersionStatus, WaitingOn,
@@ -11,14 +10,9 @@ use dacapo_api::{
 use indicatif::ProgressBar;
 
 use crate::error::CliError;
+use crate::limits;
 use crate::numbers::{count, duration, rate};
 use crate::progress;
-
-const POLL_PAUSE: Duration = Duration::from_millis(250);
-const FLIP_WAIT_MS: u64 = 1_000;
-const FLIP_WAIT_FIRST_MS: u64 = 250;
-/// Most calls in a row that may fail while waiting: a node may be restarted meanwhile.
-const TRIES_MAX: u32 = 60;
 
 /// The direction in which readers are moved.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +57,9 @@ pub(crate) async fn until_flipped(
     mut request: FlipRequest,
 ) -> Result<FlipResponse, CliError> {
     let bar = progress::endless();
-    bar.enable_steady_tick(POLL_PAUSE);
+    bar.enable_steady_tick(limits::POLL_PAUSE);
     // The first answer with its reasons comes soon. From then on each answer may take its time.
-    request.wait_ms = Some(FLIP_WAIT_FIRST_MS);
+    request.wait_ms = Some(limits::WAIT_FIRST_MS);
     let (mut asked, mut told) = (false, Told::default());
     let mut failures = 0;
     loop {
@@ -79,18 +73,18 @@ pub(crate) async fn until_flipped(
                 let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
                 progress::say(&bar, &format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
                 told.of(&bar, projection, &answer.to, &answer.waiting_on);
-                (request.to, request.wait_ms) = (Some(answer.to), Some(FLIP_WAIT_MS));
+                (request.to, request.wait_ms) = (Some(answer.to), Some(limits::WAIT_MS));
             }
             Err(error) => {
                 failures += 1;
-                if !asked || !error.is_transient() || failures >= TRIES_MAX {
+                if !asked || !error.is_transient() || failures >= limits::CALLS_FAILED_MAX {
                     return Err(error.into());
                 }
                 progress::say(&bar, &format!("{error}; asking again"));
             }
         }
         // A node that answers at once must not be asked in a loop.
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(limits::POLL_PAUSE).await;
     }
 }
 
@@ -136,8 +130,8 @@ pub(crate) async fn until_replayed(
     mut request: ReplayRequest,
 ) -> Result<ReplayResponse, CliError> {
     let bar = progress::endless();
-    bar.enable_steady_tick(POLL_PAUSE);
-    request.wait_ms = Some(FLIP_WAIT_MS);
+    bar.enable_steady_tick(limits::POLL_PAUSE);
+    request.wait_ms = Some(limits::WAIT_MS);
     let (mut asked, mut failures) = (false, 0);
     loop {
         match api.replay(projection, request.clone()).await {
@@ -149,13 +143,13 @@ pub(crate) async fn until_replayed(
             }
             Err(error) => {
                 failures += 1;
-                if !asked || !error.is_transient() || failures >= TRIES_MAX {
+                if !asked || !error.is_transient() || failures >= limits::CALLS_FAILED_MAX {
                     return Err(error.into());
                 }
                 progress::say(&bar, &format!("{error}; asking again"));
             }
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(limits::POLL_PAUSE).await;
     }
 }
 
@@ -176,13 +170,13 @@ pub(crate) async fn until_built(api: &dyn Api, projection: &str, version: &str) 
             }
             Err(error) => {
                 failures += 1;
-                if !error.is_transient() || failures >= TRIES_MAX {
+                if !error.is_transient() || failures >= limits::CALLS_FAILED_MAX {
                     return Err(error.into());
                 }
                 progress::say(&bar, &format!("{error}; asking again"));
             }
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(limits::POLL_PAUSE).await;
     }
 }
 

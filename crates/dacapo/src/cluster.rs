@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign, limits};
+use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign};
 use dacapo_store::{Clock, Members, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
-const RENEWALS: u32 = 3;
+use crate::limits;
 
 /// The clock that the nodes of a cluster share: their own clocks, corrected by the store's clock each time a lease is
 /// renewed. So the end of a stand-by and the due time of a refused event are the same for all of them.
@@ -229,7 +228,7 @@ impl Keeper {
     /// Renews the lease until the node leaves or is dropped, and then gives it back.
     pub(crate) async fn run(mut self) {
         let cluster = &self.cluster;
-        let (every, mut renewed) = (cluster.lease / RENEWALS, Instant::now());
+        let (every, mut renewed) = (cluster.lease / limits::LEASE_RENEWALS, Instant::now());
         loop {
             tokio::select! {
                 biased;

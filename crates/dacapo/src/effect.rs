@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use dacapo_model::{EffectFailure, PastEffects};
+use dacapo_model::{BackOff, EffectFailure, PastEffects};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::limits;
 
 /// An action outside because of an event, such as a mail or a call of another service. It is stored as JSON until it
 /// has happened.
@@ -47,9 +49,9 @@ pub struct EffectOptions {
 impl Default for EffectOptions {
     fn default() -> Self {
         Self {
-            time_max: Duration::from_secs(30),
-            retry_first: Duration::from_millis(500),
-            retry_longest: Duration::from_secs(300),
+            time_max: limits::EFFECT_TIME_MAX,
+            retry_first: limits::EFFECT_PAUSE_FIRST,
+            retry_longest: limits::EFFECT_PAUSE_MAX,
             on_failure: EffectFailure::Halt,
             past: PastEffects::Silent,
         }
@@ -58,6 +60,6 @@ impl Default for EffectOptions {
 
 impl EffectOptions {
     pub(crate) fn back_off(&self, attempts: u32) -> Duration {
-        self.retry_longest.min(self.retry_first.saturating_mul(1 << attempts.saturating_sub(1).min(20)))
+        BackOff::new(self.retry_first, self.retry_longest).after(attempts)
     }
 }

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
 use dacapo_model::{
-    Catalog, CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, Token, VersionId, ViewId, WaitingOn,
-    limits,
+    BackOff, Catalog, CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, Token, VersionId, ViewId,
+    WaitingOn,
 };
 use dacapo_store::StoreError;
 use tokio::sync::watch;
@@ -29,16 +29,10 @@ use tokio::time::Instant;
 
 use crate::catalog::{CatalogError, RequestedBy};
 use crate::history;
+use crate::limits;
 use crate::verify;
 use crate::versions::{OpenVersion, Versions};
 use crate::world::Step;
-
-/// How often the gate is asked when nothing tells that something changed.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long a flip rests after its first hold ran out of its budget, and after a failure of the store.
-const REST: Duration = Duration::from_millis(250);
-/// The longest rest between two holds; each is twice as long as the one before.
-const REST_MAX: Duration = Duration::from_secs(30);
 
 /// A flip that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +64,8 @@ struct Drive<'a> {
     gone_at: Option<Position>,
     held_since: Option<Instant>,
     covered: bool,
-    /// The pause if the hold uses up its budget.
-    rest: Duration,
+    /// The pauses after holds that used up their budget.
+    pauses: BackOff,
 }
 
 enum Next {
@@ -83,18 +77,26 @@ enum Next {
 /// Drives the pending flip of `projection` until it is done or given up.
 pub(crate) async fn drive(versions: Arc<Versions>, projection: ProjectionName) {
     let mut catalog = versions.catalog.watch();
-    let mut rest = REST;
+    let mut pauses = BackOff::new(limits::FLIP_PAUSE_FIRST, limits::FLIP_PAUSE_MAX);
     loop {
         let pending = catalog.borrow_and_update().projections.get(&projection).and_then(|state| state.flip);
         let Some(pending) = pending else { return };
         versions.world.probe.completed(Step::FlipRequested);
-        let (versions, projection) = (&*versions, &projection);
-        let (to, from, gone_at, held_since, covered) = (None, None, None, None, false);
-        let mut drive = Drive { versions, projection, pending, to, from, gone_at, held_since, covered, rest };
+        let mut drive = Drive {
+            versions: &versions,
+            projection: &projection,
+            pending,
+            to: None,
+            from: None,
+            gone_at: None,
+            held_since: None,
+            covered: false,
+            pauses,
+        };
         if drive.run(&mut catalog).await {
             return;
         }
-        rest = drive.rest;
+        pauses = drive.pauses;
     }
 }
 
@@ -106,11 +108,11 @@ impl Drive<'_> {
             let rest = match self.step().await {
                 Ok(Next::Done) => return true,
                 Ok(Next::Again) => Duration::ZERO,
-                Ok(Next::Rest) => LOOK,
+                Ok(Next::Rest) => limits::FLIP_LOOK,
                 Err(error) => {
                     tracing::warn!(projection = %self.projection, %error, "the flip cannot continue now, and retries");
                     self.wait_on(vec![WaitingOn::Store { error: error.to_string() }]);
-                    REST
+                    limits::FLIP_PAUSE_FIRST
                 }
             };
             if !rest.is_zero() {
@@ -332,8 +334,7 @@ impl Drive<'_> {
         self.let_go().await;
         let budget = limits::HOLD_TIME_MAX;
         self.wait_on(vec![WaitingOn::HoldBudget { budget }]);
-        tokio::time::sleep(self.rest).await;
-        self.rest = (self.rest * 2).min(REST_MAX);
+        tokio::time::sleep(self.pauses.pause()).await;
         Ok(())
     }
 

@@ -11,9 +11,7 @@
 //! does not check what the node itself knows of the journal: a store that can be replaced under a node checks that
 //! itself (`dacapo_store::Journal`).
 
-use std::time::Duration;
-
-use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten, limits};
+use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten};
 use dacapo_store::{Journal, NewMark, StoreError, View, ViewHistory};
 
 /// Compares a view with the journal, and returns the history that it keeps; `None` for a new view.
@@ -86,9 +84,6 @@ pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
         error => WaitingOn::Store { error: error.to_string() },
     }
 }
-
-/// How often at most a view is compared.
-pub(crate) const VIEW_LOOK: Duration = limits::MARK_TIME_MAX;
 
 #[cfg(test)]
 mod tests {

@@ -44,6 +44,7 @@ mod feed;
 mod flip;
 mod history;
 mod landing;
+pub mod limits;
 mod node;
 mod panics;
 mod processor;
@@ -61,7 +62,7 @@ pub mod world;
 
 pub use code::{Answers, CodeOf, HandlerError, Options, Projection, Query, Recorded, VersionCode};
 pub use dacapo_macros::{Event, Row};
-pub use dacapo_model::{ExpectedRevision, Metadata, Position, ProjectionName, VersionId, ViewId, limits};
+pub use dacapo_model::{ExpectedRevision, Metadata, Position, ProjectionName, VersionId, ViewId};
 pub use dacapo_store::Table;
 pub use error::{Error, ErrorKind, StartError};
 pub use event::Event;

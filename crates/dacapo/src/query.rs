@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::reasons::VersionFacts;
-use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, grouped, limits};
+use dacapo_model::{BackOff, PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, grouped};
 use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
 use crate::code::{Query, VersionCode};
 use crate::error::Error;
+use crate::limits;
 use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 
@@ -100,12 +101,6 @@ pub struct Reading {
     carried: VersionCode,
 }
 
-/// How long to rest before looking again at a view that lacks what its processor has committed.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long to rest before looking for the first time at what another member does; each further rest is twice as long,
-/// up to [`LOOK`]. What was appended just now is mostly applied within a few of these.
-const LOOK_FIRST: Duration = Duration::from_millis(1);
-
 /// Opens one state of the serving version of `projection` that covers `after`.
 pub(crate) async fn open(
     versions: &Versions,
@@ -144,7 +139,7 @@ pub(crate) async fn open(
             if let Some(view) = view.filter(|view| view.covers() >= needed()) {
                 return Ok(Reading { version: version.id.version, view, carried });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(limits::QUERY_LOOK_MAX).await;
         }
     });
     match found.await {
@@ -217,8 +212,9 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position) -
     let mut progress = version.progress.clone();
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
+    let mut looks = BackOff::new(limits::QUERY_LOOK_FIRST, limits::QUERY_LOOK_MAX);
     // This is a point in time, so that this node's own commits do not delay the next look.
-    let (mut rest, mut next) = (LOOK_FIRST, Instant::now() + LOOK_FIRST);
+    let mut next = Instant::now() + looks.pause();
     loop {
         let shown = progress.borrow_and_update().shown(last_replay(versions, &version.id).as_ref());
         if shown.is_some_and(|shown| shown >= needed) {
@@ -240,8 +236,7 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position) -
             // repeated.
             () = tokio::time::sleep_until(next), if versions.cluster.is_shared() => {
                 drop(version.look().await);
-                rest = LOOK.min(rest * 2);
-                next = Instant::now() + rest;
+                next = Instant::now() + looks.pause();
             }
         }
     }

@@ -11,16 +11,12 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use dacapo_model::{ViewId, limits};
+use dacapo_model::ViewId;
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 
+use crate::limits;
 use crate::versions::Versions;
-
-/// How long it rests between two looks in the first pass.
-const REST_FIRST: Duration = Duration::from_secs(1);
-/// How often it looks whether a batch is still under way.
-const BUSY_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until it is stopped or the node is gone.
 pub(crate) async fn scrub(versions: Weak<Versions>, mut stop: watch::Receiver<bool>) {
@@ -32,7 +28,7 @@ pub(crate) async fn scrub(versions: Weak<Versions>, mut stop: watch::Receiver<bo
 }
 
 async fn passes(versions: Weak<Versions>) {
-    let mut rest = REST_FIRST;
+    let mut rest = limits::SCRUB_REST_FIRST;
     loop {
         let Some(open) = versions.upgrade().map(|versions| versions.open_versions()) else { return };
         let ids: Vec<ViewId> = open.iter().map(|open| open.id.clone()).collect();
@@ -49,7 +45,7 @@ async fn passes(versions: Weak<Versions>) {
         }
         match looks {
             // No view is open yet.
-            0 => tokio::time::sleep(REST_FIRST).await,
+            0 => tokio::time::sleep(limits::SCRUB_REST_FIRST).await,
             _ => rest = rest_of(looks),
         }
     }
@@ -82,8 +78,8 @@ async fn until_calm(versions: &Weak<Versions>) {
         open.iter().any(|open| open.progress.borrow().batch.is_some())
     };
     while is_busy() && !left.is_zero() {
-        tokio::time::sleep(BUSY_LOOK).await;
-        left = left.saturating_sub(BUSY_LOOK);
+        tokio::time::sleep(limits::SCRUB_BUSY_LOOK).await;
+        left = left.saturating_sub(limits::SCRUB_BUSY_LOOK);
     }
 }
 

@@ -27,17 +27,17 @@ mod subject;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo_model::reasons::Looking;
 use dacapo_model::{
-    CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn,
+    BackOff, CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn,
 };
 use dacapo_store::StoreError;
 use futures::FutureExt;
 
 use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::{Pairs, Tally, VersionCode, Words, cut, pairs};
+use crate::limits;
 use crate::panics::panic_text;
 use crate::versions::{OpenVersion, Subject, Versions};
 use crate::view::ReadView;
@@ -52,11 +52,6 @@ pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, 
 
 pub(crate) use answers::{are_wanted, drive as shadow};
 pub(crate) use served::scrub;
-
-/// How often it looks whether enough answers were compared, and how long it rests after a first failure of the store.
-const REST: Duration = Duration::from_millis(250);
-/// The longest rest after a failure of the store; each is twice as long as the one before.
-const REST_MAX: Duration = Duration::from_secs(30);
 
 /// Returns true if events were set aside in a version since it passed its verification, so that its verdict does not
 /// include them. A waived verdict stays valid: the person who waived it is responsible.
@@ -130,7 +125,7 @@ pub(crate) fn verification(
 /// Verifies a version that has caught up, until the catalog has a verdict or needs none any more. It also ends if the
 /// versions cannot be checked now; then the conductor begins again.
 pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
-    let mut rest = REST;
+    let mut back_off = BackOff::new(limits::VERIFY_RETRY_PAUSE_FIRST, limits::VERIFY_RETRY_PAUSE_MAX);
     let now = || Subject::of(&versions, &id, VersionState::is_unverified);
     while let Some(subject) = now() {
         versions.notes.set_looking(&id, Some(Looking::default()));
@@ -147,8 +142,7 @@ pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
         let Err(error) = done else { break };
         tracing::warn!(view = %id, %error, "the verification cannot continue now, and retries");
         versions.notes.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
-        tokio::time::sleep(rest).await;
-        rest = (rest * 2).min(REST_MAX);
+        tokio::time::sleep(back_off.pause()).await;
     }
     versions.notes.set_looking(&id, None);
 }
@@ -382,7 +376,7 @@ impl Examination<'_> {
             let serves = self.versions.catalog.current().serving(&self.id.projection).is_some();
             if required && are_wanted(self.carried) && serves && !enough {
                 self.tell(Part::Answers, tally.looked_at);
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(limits::VERIFY_LOOK).await;
                 continue;
             }
             return match (&samples, tally.looked_at) {

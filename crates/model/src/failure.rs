@@ -12,7 +12,9 @@
 
 use std::time::Duration;
 
+use crate::back_off::BackOff;
 use crate::letter::LetterKind;
+use crate::limits;
 use crate::phase::Phase;
 
 /// The policy for an event that was refused as often as [`Retry::attempts`] allows.
@@ -58,7 +60,8 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 10, first: Duration::from_millis(100), longest: Duration::from_secs(30) }
+        let (first, longest) = (limits::HANDLER_RETRY_PAUSE_FIRST, limits::HANDLER_RETRY_PAUSE_MAX);
+        Self { attempts: limits::HANDLER_TRIES, first, longest }
     }
 }
 
@@ -74,8 +77,7 @@ pub enum AfterRefusal {
 impl Retry {
     /// Returns the wait before the next try, after `attempts` tries.
     pub fn wait(&self, attempts: u32) -> Duration {
-        let doublings = attempts.saturating_sub(1).min(31);
-        self.first.saturating_mul(1 << doublings).min(self.longest)
+        BackOff::new(self.first, self.longest).after(attempts)
     }
 
     /// Returns the consequence when an event was refused for the `attempts`th time under `policy`.

@@ -10,6 +10,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod assign;
+mod back_off;
 mod catalog;
 mod effect;
 mod event;
@@ -37,6 +38,7 @@ pub mod verify;
 mod version;
 mod waiting;
 
+pub use back_off::BackOff;
 pub use catalog::{
     Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, Misfit,
     PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,

@@ -22,9 +22,6 @@ use crate::numbers::{grouped, span};
 use crate::position::Position;
 use crate::waiting::WaitingOn;
 
-/// Two moves closer to each other than this are measured as one.
-const LOOK_SPACING: Duration = Duration::from_millis(200);
-
 /// The progress of a version at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -125,7 +122,7 @@ impl Trail {
         }
         let from = *self.from.get_or_insert(look);
         let time = look.at.saturating_sub(from.at);
-        if look.covers > from.covers && time >= LOOK_SPACING {
+        if look.covers > from.covers && time >= limits::PACE_LOOK {
             self.weighed.add(time, look.covers.since(from.covers), look.head.since(from.head));
             self.from = Some(look);
         }
@@ -261,14 +258,18 @@ mod tests {
         trail
     }
 
-    const OLD: Duration = Duration::from_secs(60);
+    /// An age of the oldest uncovered event at which a version neither follows nor is spared the report that it never
+    /// catches up.
+    fn old() -> Duration {
+        2 * limits::NEVER_TIME_MIN
+    }
 
     #[test]
     fn time_left_counts_what_arrives_meanwhile() {
         let trail = trail(&[(0.0, 0, 100_000), (5.0, 10_000, 102_500), (10.0, 20_000, 105_000)]);
         let pace = trail.pace().unwrap();
         assert_eq!((pace.rate.round(), pace.arrivals.round()), (2_000.0, 500.0));
-        let left = time_left(85_000, OLD, Some(pace)).unwrap();
+        let left = time_left(85_000, old(), Some(pace)).unwrap();
         assert_eq!(left.left.as_secs(), 60, "57 seconds, as exact as that is known");
         let basis = "the last 10 s at 2,000 positions a second; 85,000 left, 500 a second arrive";
         assert_eq!(left.basis.to_string(), basis);
@@ -277,14 +278,14 @@ mod tests {
     #[test]
     fn what_does_not_shrink_has_no_time_left_and_says_so() {
         let pace = trail(&[(0.0, 0, 100_000), (10.0, 1_000, 105_000)]).pace();
-        let none = time_left(104_000, OLD, pace).unwrap_err();
+        let none = time_left(104_000, old(), pace).unwrap_err();
         assert_eq!(
             none.to_string(),
             "at this pace it never catches up: the last 10 s at 100 positions a second; 104,000 left, 500 a second \
              arrive"
         );
         let pace = trail(&[(0.0, 7, 100_000), (10.0, 7, 100_000)]).pace();
-        assert_eq!(time_left(99_993, OLD, pace), Err(NoTimeLeft::Unknown), "it stands still, and may go on any time");
+        assert_eq!(time_left(99_993, old(), pace), Err(NoTimeLeft::Unknown), "it stands still, and may go on any time");
     }
 
     /// Returns the remaining times that are shown after each look.
@@ -292,7 +293,7 @@ mod tests {
         let mut trail = Trail::default();
         let told = looks.iter().map(|(seconds, covers, head)| {
             trail.look(look(*seconds, *covers, *head));
-            time_left(head - covers, OLD, trail.pace()).ok().map(|left| left.left.as_secs())
+            time_left(head - covers, old(), trail.pace()).ok().map(|left| left.left.as_secs())
         });
         told.collect()
     }
@@ -339,10 +340,10 @@ mod tests {
         let pace = trail(&[(0.0, 0, 100_000), (1.0, 100, 150_000)]).pace();
         let second = Duration::from_secs(1);
         assert_eq!(time_left(149_900, second, pace), Err(NoTimeLeft::Unknown), "one second says nothing");
-        assert_eq!(time_left(149_900, OLD, pace), Err(NoTimeLeft::Unknown), "nor does a pace of one second");
+        assert_eq!(time_left(149_900, old(), pace), Err(NoTimeLeft::Unknown), "nor does a pace of one second");
         let pace = trail(&[(0.0, 0, 100_000), (6.0, 100, 150_000)]).pace();
         assert_eq!(time_left(149_900, second, pace), Err(NoTimeLeft::Unknown));
-        assert!(matches!(time_left(149_900, OLD, pace), Err(NoTimeLeft::DoesNotShrink(_))));
+        assert!(matches!(time_left(149_900, old(), pace), Err(NoTimeLeft::DoesNotShrink(_))));
     }
 
     #[test]
@@ -350,7 +351,7 @@ mod tests {
         let pace = trail(&[(0.0, 0, 50), (10.0, 5_000, 5_050)]).pace();
         assert_eq!(time_left(50, Duration::from_millis(20), pace), Err(NoTimeLeft::Following));
         assert_eq!(time_left(0, Duration::ZERO, None), Err(NoTimeLeft::Following));
-        assert!(matches!(time_left(50, OLD, pace), Err(NoTimeLeft::DoesNotShrink(_))), "old events are no following");
+        assert!(matches!(time_left(50, old(), pace), Err(NoTimeLeft::DoesNotShrink(_))), "old events are no following");
     }
 
     #[test]
@@ -414,7 +415,7 @@ mod tests {
                 trail.look(look(at as f64 / 1_000.0, covers, head));
                 if let Some(pace) = trail.pace() {
                     prop_assert!(pace.rate.is_finite() && pace.rate >= 0.0 && pace.arrivals >= 0.0);
-                    if let Ok(left) = time_left(head - covers, OLD, Some(pace)) {
+                    if let Ok(left) = time_left(head - covers, old(), Some(pace)) {
                         prop_assert!(pace.rate > pace.arrivals && left.left > Duration::ZERO);
                     }
                 }

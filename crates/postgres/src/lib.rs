@@ -14,7 +14,7 @@
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
-mod back_off;
+mod chance;
 mod database;
 mod fault;
 mod history;

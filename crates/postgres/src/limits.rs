@@ -57,6 +57,12 @@ pub const SPARSE_RATIO: usize = 8;
 /// Most positions that one read goes through by the index of types. They are counted, to see that none is missing, which
 /// takes some 0.2 s for a million where the index alone tells.
 pub const SPARSE_LOOK_EVENTS_MAX: u64 = 1 << 20;
+/// Fewest positions that are read by `COPY`. With fewer a plain query is faster.
+pub(crate) const COPY_EVENTS_MIN: u64 = 1_000;
+/// Most events whose places are read at once. Each place has a few dozen bytes, and never a kilobyte.
+pub(crate) const PLACES_READ_MAX: u64 = 16_384;
+/// Most rows in one statement of a bulk write. Larger statements are no faster, and take more memory on both sides.
+pub(crate) const BLOCK_ROWS_MAX: usize = 10_000;
 /// The number of positions that are counted with each look at the head, over and over through all of the journal.
 pub const SCRUB_EVENTS_MAX: u64 = 16_384;
 /// The time between two polls of the head. Appends of other nodes are notified at once; the poll is for lost notifications.
@@ -65,19 +71,43 @@ pub const HEAD_POLL_TIME: Duration = Duration::from_secs(1);
 pub const LISTENER_STOPPED_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time to wait for the answer to a poll of the head.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// From this time on a read that was given up counts as one that failed: nobody reads a row for so long.
+pub(crate) const READ_TIME_LONG: Duration = Duration::from_secs(2);
+/// Shortest time between two tries of a read that failed. Each question whether the view is well may cause one.
+pub(crate) const FAILED_READ_LOOK: Duration = Duration::from_millis(500);
+/// The time for which such a try waits for a lock: a table that is only locked is not damaged.
+pub(crate) const PROBE_LOCK_TIME_MAX: Duration = Duration::from_millis(50);
+/// The time for which one state of a view is kept for a reader that does nothing with it. It blocks nobody, but the
+/// database removes no old rows meanwhile.
+pub(crate) const STATE_IDLE_TIME_MAX: Duration = Duration::from_secs(300);
+/// The time within which the server notices that the client of a statement is gone.
+pub(crate) const CLIENT_LOOK: Duration = Duration::from_secs(1);
+/// The time for which the tables of a dropped view are waited for before anyone who still uses them is cut off.
+pub(crate) const DROP_LOCK_TIME_MAX: Duration = Duration::from_secs(1);
 /// The oldest server that is known to work, as `server_version_num` has it.
 pub const SERVER_VERSION_MIN: i32 = 140_000;
 /// Longest name of a schema, in bytes: PostgreSQL has 63, and names of views are put after it.
 pub const SCHEMA_NAME_BYTES_MAX: usize = 24;
 
+// Leases. A claim changes hands in the transaction of another node, so what a dead node left must be gone by then.
 const _: () = assert!(
     IDLE_IN_TRANSACTION_TIME_MAX.as_millis() < limits::LEASE_TIME.as_millis(),
     "the locks of a node that stopped are gone before its lease is"
 );
 const _: () = assert!(
-    3 * LEASE_CALL_TIME_MAX.as_millis() <= limits::LEASE_TIME.as_millis(),
-    "a renewal that is lost can be made up for"
+    CLIENT_LOOK.as_millis() < limits::LEASE_TIME.as_millis(),
+    "a statement of a node that died ends before its lease does"
 );
+const _: () = assert!(
+    limits::LEASE_RENEWALS as u128 * LEASE_CALL_TIME_MAX.as_millis() <= limits::LEASE_TIME.as_millis(),
+    "a renewal without an answer is given up before the next one is due"
+);
+const _: () = assert!(
+    HEAD_POLL_TIME.as_millis() <= limits::FOLLOWING_AGE_MAX.as_millis(),
+    "a version follows even if every notification is lost"
+);
+
+// Locks and statements: each limit outlasts what it waits for.
 const _: () = assert!(
     LOCK_TIME_MAX.as_millis() >= 2 * IDLE_IN_TRANSACTION_TIME_MAX.as_millis(),
     "a waiter for a lock outlasts a holder that stopped"
@@ -90,8 +120,52 @@ const _: () = assert!(
     SILENCE_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(),
     "the server gives up before its client does"
 );
-const _: () = assert!(BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis());
+const _: () = assert!(
+    DROP_LOCK_TIME_MAX.as_millis() < LOCK_TIME_MAX.as_millis(),
+    "readers are cut off before the drop of their view would fail"
+);
+const _: () = assert!(
+    NAME_LOCK_TIME_MAX.as_millis() < limits::HOLD_TIME_MAX.as_millis()
+        && NAME_COVER_TIME_MAX.as_millis() < limits::HOLD_TIME_MAX.as_millis(),
+    "SQL from outside waits for a flip no longer than the appliers may"
+);
+const _: () =
+    assert!(NAME_COVER_PAUSE.as_millis() < NAME_COVER_TIME_MAX.as_millis(), "there are several checks in that time");
+const _: () = assert!(
+    limits::SCRUB_ROWS_TIME_MAX.as_millis() < STATE_IDLE_TIME_MAX.as_millis()
+        && limits::FOLD_TIME_MAX.as_millis() < STATE_IDLE_TIME_MAX.as_millis(),
+    "a fold of past events does not lose the state with which it is compared"
+);
+
+// Failures.
+const _: () = assert!(
+    BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis()
+        && 2 * BACK_OFF_TIME_MAX.as_millis() < RETRY_TIME_MAX.as_millis(),
+    "the pauses grow, and an append is tried again also after the longest ones"
+);
+const _: () = assert!(
+    CONNECT_TIME_MAX.as_millis() < RETRY_TIME_MAX.as_millis(),
+    "a request outlasts one attempt to connect that gets no answer"
+);
 const _: () = assert!(
     RETRY_TIME_MAX.as_millis() + CALL_TIME_MIN.as_millis() <= limits::ANSWER_TIME_MAX.as_millis(),
     "a waiter for an append is told why it failed before the request's own time is over"
+);
+const _: () = assert!(
+    READ_TIME_LONG.as_millis() < limits::ANSWER_TIME_MAX.as_millis(),
+    "a read that is given up with its request counts as one that failed"
+);
+const _: () = assert!(
+    PROBE_LOCK_TIME_MAX.as_millis() < FAILED_READ_LOOK.as_millis(),
+    "a try of what failed has ended before the next one is due"
+);
+
+// Appends and reads.
+const _: () = assert!(
+    GROUP_BYTES_MAX <= limits::APPEND_BYTES_MAX,
+    "a group of small appends is not larger than one append may be"
+);
+const _: () = assert!(
+    LOOK_EVENTS_MIN <= limits::READ_EVENTS_MAX && LOOK_EVENTS_MIN as u64 <= SPARSE_LOOK_EVENTS_MAX,
+    "a read by the index of types goes no less far than one without it"
 );

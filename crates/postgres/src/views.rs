@@ -35,7 +35,6 @@ mod view;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{Position, ProjectionName, SegmentCount, VersionId, ViewId};
@@ -52,11 +51,6 @@ use schema::About;
 use session::Session;
 use value::added;
 use view::PgView;
-
-/// The time within which the server notices that the client of a statement is gone.
-const CHECK: Duration = Duration::from_secs(1);
-/// The time for which a dropped view's tables are waited for before anyone who still uses them is cut off.
-const DROP_WAIT: Duration = Duration::from_secs(1);
 
 /// The views beside the journal of one database.
 pub struct PostgresViews {
@@ -95,7 +89,7 @@ impl PostgresViews {
             .begin(format!(
                 "BEGIN; SET LOCAL client_connection_check_interval = {check}; SET LOCAL lock_timeout = {wait};
                  SELECT pg_advisory_xact_lock(hashtextextended('dacapo view {name}', 0))",
-                check = CHECK.as_millis(),
+                check = limits::CLIENT_LOOK.as_millis(),
                 wait = limits::LOCK_TIME_MAX.as_millis(),
             ))
             .await?;
@@ -144,7 +138,7 @@ impl PostgresViews {
                 // With it would go the names that show it.
                 published::check_unpublished(&mut session, &self.home, id).await?;
                 check_alone(&mut session, id, name).await?;
-                let wait = DROP_WAIT.as_millis();
+                let wait = limits::DROP_LOCK_TIME_MAX.as_millis();
                 let schema = quoted(name);
                 session.batch(format!("SET LOCAL lock_timeout = {wait}; DROP SCHEMA {schema} CASCADE")).await?;
             }

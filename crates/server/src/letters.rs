@@ -13,10 +13,8 @@ use dacapo_api::{
 };
 use dacapo_model::{ProjectionName, ViewId, WaitingOn};
 
+use crate::limits::ANSWER_LETTERS;
 use crate::node::{NodeApi, asked, event_form, refused};
-
-/// Letters in an answer. This is the default.
-const ANSWER_LETTERS: u32 = 100;
 
 /// The action on dead letters.
 pub(crate) enum Settle {
@@ -52,7 +50,8 @@ impl NodeApi {
             true => self.with_effects(projection, request.version).await?,
             false => self.with_letters(projection, request.version).await?,
         };
-        let most = request.limit.map_or(ANSWER_LETTERS, NonZeroU32::get).min(1_000) as usize;
+        let most = request.limit.map_or(ANSWER_LETTERS, NonZeroU32::get) as usize;
+        let most = most.min(dacapo_model::limits::LETTERS_READ_MAX);
         if request.effects {
             return self.list_effects(view, request.after, most).await;
         }

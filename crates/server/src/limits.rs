@@ -17,6 +17,18 @@ pub const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest time for which a request may wait for events or for a flip. A request that asks for longer is answered
 /// then.
 pub const WAIT_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest time for which a reader may wait for events. It then calls again, so that a reader that is gone does not keep a
+/// subscription for long.
+pub(crate) const READ_WAIT_TIME_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of events in one answer. A longer one is cut, and the reader continues with the next call. An event that is
+/// larger comes alone.
+pub(crate) const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Default of the number of entries in an answer.
+pub(crate) const ANSWER_ENTRIES: u32 = 1_000;
+/// Most entries in an answer, whatever is requested. Of events [`limits::READ_EVENTS_MAX`].
+pub(crate) const ANSWER_ENTRIES_MAX: u32 = 10_000;
+/// Default of the number of letters in an answer.
+pub(crate) const ANSWER_LETTERS: u32 = 100;
 /// Longest time for requests under way to finish once the server shuts down.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Most connections. It is lower if the system allows the process fewer than twice as many files, including the
@@ -42,5 +54,38 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Shortest time between two log lines about that.
 pub const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(10);
 
+// Bodies.
 const _: () = assert!(SMALL_BODY_BYTES_MAX >= BODY_BYTES_MAX, "only appends wait for room");
 const _: () = assert!(APPEND_BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest append can be taken in");
+const _: () = assert!(
+    HEADER_TIME_MAX.as_millis() <= BODY_TIME_MAX.as_millis(),
+    "a caller has no less time for a body than for its headers"
+);
+
+// Answers.
+const _: () = assert!(ANSWER_ENTRIES <= ANSWER_ENTRIES_MAX && ANSWER_ENTRIES as usize <= limits::READ_EVENTS_MAX);
+const _: () = assert!(ANSWER_LETTERS as usize <= limits::LETTERS_READ_MAX, "the default is one read");
+const _: () = assert!(
+    READ_WAIT_TIME_MAX.as_millis() <= WAIT_TIME_MAX.as_millis(),
+    "a reader waits no longer than any request may"
+);
+const _: () = assert!(
+    limits::REQUEST_TIME_MAX.as_millis() <= WAIT_TIME_MAX.as_millis(),
+    "a request may wait for as long as it does by default"
+);
+
+// Connections.
+const _: () = assert!(
+    LEAVE_TIME_MAX.as_millis() < DRAIN_TIME_MAX.as_millis(),
+    "a connection that makes room has gone before the server has"
+);
+const _: () = assert!(
+    limits::STOP_TIME_MAX.as_millis() + limits::STOP_MARGIN_MAX.as_millis() + DRAIN_TIME_MAX.as_millis()
+        < limits::REQUEST_TIME_MAX.as_millis(),
+    "a node that is told to stop has ended within ten seconds, after which most supervisors kill it"
+);
+const _: () = assert!(
+    SPARE_FILES < FILES_MIN && RESERVE_CONNECTIONS_MAX < CONNECTIONS_MAX,
+    "what is kept in reserve is the smaller part"
+);
+const _: () = assert!(ACCEPT_PAUSE.as_millis() < ACCEPT_LOG_PAUSE.as_millis(), "not every pause is logged");

@@ -24,14 +24,12 @@ use tokio::time::Instant;
 
 use crate::in_time::{SETTLES, in_time};
 use crate::letters::Settle;
+use crate::limits::{ANSWER_ENTRIES, ANSWER_ENTRIES_MAX};
 
 pub(crate) use errors::{refused, unavailable};
 pub(crate) use operations::asked;
 use operations::{flipped_form, parse_cancel, replay_from, requested_form, verification_form};
 use status::{not_ready_form, projection_form, subscriber_form};
-
-/// Entries in an answer. This is the default.
-pub(crate) const ANSWER_EVENTS: u32 = 1_000;
 
 /// The API of a node in this process.
 #[derive(Clone)]
@@ -93,7 +91,7 @@ impl Api for NodeApi {
 
     async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
         in_time(None, async move {
-            let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
+            let most = request.limit.map_or(ANSWER_ENTRIES, NonZeroU32::get).min(ANSWER_ENTRIES_MAX) as usize;
             let after = request.after.map(StreamName::try_from).transpose()?;
             request.category.as_deref().map(check_category).transpose()?;
             let journal = self.node.journal();
@@ -286,7 +284,7 @@ impl Api for NodeApi {
                 let message = format!("there is no projection {projection}");
                 return Err(Problem::new("no_such_projection", message).help("`dacapo status` lists them").not_found());
             }
-            let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
+            let most = request.limit.map_or(ANSWER_ENTRIES, NonZeroU32::get).min(ANSWER_ENTRIES_MAX) as usize;
             let behind = history.iter().filter(|entry| entry.position.get() > request.after);
             let mut wanted = behind.filter(|entry| wanted(&entry.event.view().projection));
             let entries: Vec<HistoryEntry> = wanted

@@ -20,12 +20,8 @@ use dacapo_model::{EventType, Position, Revision, StreamName, limits};
 use dacapo_store::{EventBatch, EventRef, Filter, Limit, Streams};
 use tokio::time::Instant;
 
-use crate::node::{ANSWER_EVENTS, NodeApi, event_form, refused, unavailable};
-
-/// Most bytes of events in one answer. A longer one is cut, and the reader continues with the next call.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Longest time for which a reader may wait for events. It then calls again.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+use crate::limits::{ANSWER_BYTES_MAX, ANSWER_ENTRIES, READ_WAIT_TIME_MAX};
+use crate::node::{NodeApi, event_form, refused, unavailable};
 
 impl NodeApi {
     fn journal_id(&self) -> String {
@@ -33,7 +29,7 @@ impl NodeApi {
     }
 
     pub(crate) async fn read_patiently(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
-        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(READ_WAIT_TIME_MAX);
         let deadline = Instant::now() + wait;
         is_clear(&request)?;
         match &request.stream {
@@ -157,6 +153,6 @@ fn types(request: &ReadRequest) -> Option<Vec<String>> {
 }
 
 fn limit(request: &ReadRequest) -> Limit {
-    let events = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(limits::READ_EVENTS_MAX as u32) as usize;
+    let events = request.limit.map_or(ANSWER_ENTRIES, NonZeroU32::get).min(limits::READ_EVENTS_MAX as u32) as usize;
     Limit { events, bytes: ANSWER_BYTES_MAX }
 }

@@ -9,14 +9,8 @@ use serde_json::{Value, json};
 use crate::books::{Memory, Outcome, Seen, Written};
 use crate::http::{Response, call};
 use crate::ledger::PROJECTIONS;
+use crate::limits;
 use crate::world::{World, locked};
-
-/// The time for which a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Most retries of a client for a call without an answer.
-const TRIES: usize = 6;
-/// The number of streams.
-const LEDGERS: usize = 7;
 
 /// An action of a client, and how often it is chosen relative to the others.
 pub type Table<A> = &'static [(u32, A)];
@@ -94,7 +88,7 @@ impl Client {
     }
 
     fn ledger(&mut self) -> String {
-        format!("ledger-{}", self.chance.usize(..LEDGERS))
+        format!("ledger-{}", self.chance.usize(..limits::LEDGERS))
     }
 
     async fn append_expecting(&mut self) {
@@ -128,7 +122,7 @@ impl Client {
             expected.iter().map(|(stream, demand)| json!({ "stream": stream, "revision": demand })).collect();
         let body = json!({ "events": events.iter().map(form).collect::<Vec<_>>(), "expected": expected });
         let mut outcome = Outcome::Unknown;
-        for attempt in 0..TRIES {
+        for attempt in 0..limits::CLIENT_TRIES_MAX {
             let Some(response) = self.post("/v1/events", &body).await else {
                 tokio::time::sleep(Duration::from_millis(self.chance.u64(10..400) << attempt.min(3))).await;
                 continue;
@@ -187,7 +181,7 @@ pub async fn request(world: &World, method: Method, path: &str, body: Option<&Va
 
 /// Returns the answer of this node, if it comes in time.
 pub async fn request_of(host: &str, method: Method, path: &str, body: Option<&Value>) -> Option<Response> {
-    tokio::time::timeout(PATIENCE, call(host, method, path, body)).await.ok()?.ok()
+    tokio::time::timeout(limits::CLIENT_TIME_MAX, call(host, method, path, body)).await.ok()?.ok()
 }
 
 fn hyphenated(id: [u8; 16]) -> String {

@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::world::{World, locked};
 
-/// A try that takes longer has failed.
-pub const TIME_MAX: Duration = Duration::from_secs(1);
-
 /// The effect that a handler emits for an event that it adds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {

@@ -17,7 +17,8 @@ use dacapo::{
     View,
 };
 
-use crate::effects::{self, Told, effects_of};
+use crate::effects::{Told, effects_of};
+use crate::limits;
 use crate::world::World;
 
 /// The projections, by name.
@@ -317,7 +318,7 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         // Far more often than anybody would, so that it meets whatever else continues.
         scrub: Scrub { rest: Some(Duration::from_millis(500)), ..Scrub::default() },
         effects: EffectOptions {
-            time_max: effects::TIME_MAX,
+            time_max: limits::EFFECT_TIME_MAX,
             retry_first: Duration::from_millis(100),
             retry_longest: Duration::from_secs(2),
             on_failure: effect_failure(world, projection, code),

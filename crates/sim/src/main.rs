@@ -18,6 +18,7 @@ mod disk;
 mod effects;
 mod http;
 mod ledger;
+mod limits;
 mod node;
 mod operator;
 mod run;
@@ -48,9 +49,6 @@ struct Args {
     #[arg(long)]
     log: bool,
 }
-
-/// Most violations of one invariant that are printed.
-const TOLD_EACH_MAX: usize = 5;
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -96,7 +94,7 @@ fn main() -> ExitCode {
         let kind = violation.split_once(':').map_or("", |(kind, _)| kind);
         let told = told.entry(kind).or_default();
         *told += 1;
-        if *told <= TOLD_EACH_MAX {
+        if *told <= limits::TOLD_EACH_MAX {
             println!("  {violation}");
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -16,12 +15,8 @@ use serde_json::{Value, json};
 
 use crate::http::{Listening, PORT};
 use crate::ledger::{self, TheTally, TotalOf, carried};
+use crate::limits;
 use crate::world::{HOSTS, Program, SimClock, SimIds, Steps, World, locked};
-
-/// The time for which a node that did not start rests before it is started again.
-const START_AGAIN: Duration = Duration::from_millis(200);
-/// The time for which a query waits inside the node.
-const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Returns the program of the host in `slot`, from its start to its crash.
 pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
@@ -36,7 +31,7 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
             Ok(node) => break node,
             Err(error) => world.note(format!("{name} does not start: {error}")),
         }
-        tokio::time::sleep(START_AGAIN).await;
+        tokio::time::sleep(limits::START_REST).await;
     };
     world.note(format!("{name} runs"));
     let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)), &dacapo_server::Hosts::any());
@@ -117,11 +112,11 @@ fn routes(node: Node) -> Router {
 }
 
 async fn total(State(node): State<Node>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answer {
-    answer(node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
+    answer(node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(limits::QUERY_TIME_MAX).await)
 }
 
 async fn tally(State(node): State<Node>, Query(query): Query<After>) -> Answer {
-    answer(node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
+    answer(node.ask(TheTally).after(Position::new(query.after)).within(limits::QUERY_TIME_MAX).await)
 }
 
 fn answer(answered: Result<Answered<ledger::Answer>, dacapo::Error>) -> Answer {

@@ -17,13 +17,8 @@ use crate::check;
 use crate::clients::{choose, request, request_of};
 use crate::http::Response;
 use crate::ledger::PROJECTIONS;
+use crate::limits;
 use crate::world::{HOSTS, World, locked};
-
-/// The time for which a version may stand still without a reason before that is a fault: a member that died counts as
-/// alive for a lease, and until the others renew theirs nobody can know why nothing is done.
-const STILL: Duration = Duration::from_millis(4_500);
-/// The time for which one that nobody has begun to build may: who was to begin it may be cut off for two lease times.
-const STILL_SCHEDULED: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TIME_MAX.as_secs() + 1);
 
 #[derive(Clone, Copy)]
 enum Act {
@@ -334,7 +329,7 @@ impl Looks {
                 (reason["kind"] == "handler" || reason["kind"] == "letters") && reason["position"] == *position
             });
             let time = world.now().saturating_sub((*since).max(heard));
-            if is_of && applies && !told && time > STILL {
+            if is_of && applies && !told && time > limits::SILENT_TIME_MAX {
                 world.violated(format!(
                     "I-11: {view} halts in segment {segment} at {position} for {:.1} s, and {} does not say so: {}",
                     time.as_secs_f64(),
@@ -352,7 +347,7 @@ impl Looks {
     fn look_at(&mut self, world: &World, slot: usize, status: &Value) {
         let uptime = Duration::from_secs(status["node"]["uptime_seconds"].as_u64().unwrap_or_default());
         // A node that has just come up has not had the time to say anything.
-        if uptime < STILL {
+        if uptime < limits::SILENT_TIME_MAX {
             self.forget(slot);
         }
         let (mut alarms, parted) = (BTreeMap::new(), world.disk.parted());
@@ -376,9 +371,9 @@ impl Looks {
                 for accused in reasons.filter(|reason| reason["kind"] == "rows" && since.is_none()) {
                     world.violated(format!("I-3: {name} {text}: {}", accused["text"]));
                 }
-                if let Some((_, since)) = since.filter(|_| uptime >= STILL) {
+                if let Some((_, since)) = since.filter(|_| uptime >= limits::SILENT_TIME_MAX) {
                     check_parted(world, slot, *since, name, version);
-                } else if uptime >= STILL {
+                } else if uptime >= limits::SILENT_TIME_MAX {
                     self.check_halts(world, slot, name, version);
                 }
                 let lags = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
@@ -404,7 +399,7 @@ impl Looks {
         let since = before.map_or(now, |before| before.since);
         let since = since.max(world.disk.heard_since(what.0).unwrap_or(now));
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
-        let still = if at[0] == "Scheduled" { STILL_SCHEDULED } else { STILL };
+        let still = if at[0] == "Scheduled" { limits::SILENT_SCHEDULED_TIME_MAX } else { limits::SILENT_TIME_MAX };
         if waits && silent && now - since > still {
             world.violated(format!(
                 "I-11: {} stands at {at} without a reason for {:.1} s, says {}",
@@ -423,7 +418,8 @@ fn check_parted(world: &World, slot: usize, since: Duration, name: &str, version
     let told = ["parted", "store", "lease"].iter().any(|kind| reasons.iter().any(|reason| reason["kind"] == *kind));
     let applies = ["Initializing", "Serving", "StandingBy"].iter().any(|phase| version["phase"] == *phase);
     let heard = world.disk.heard_since(slot).unwrap_or(world.now());
-    if applies && !told && world.now() > since.max(heard) + STILL && version["age_seconds"].is_null() {
+    if applies && !told && world.now() > since.max(heard) + limits::SILENT_TIME_MAX && version["age_seconds"].is_null()
+    {
         world.violated(format!(
             "parted: {name} {} is of another history since {:.3} s, and {} does not say so: {}",
             version["version"],

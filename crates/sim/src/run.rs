@@ -10,18 +10,11 @@ use turmoil::Sim;
 use crate::clients::{choose, request};
 use crate::disk::{Before, Kind, Link, Weather};
 use crate::ledger::{CODE_MAX, PROJECTIONS};
+use crate::limits;
 use crate::operator::Looks;
 use crate::trouble::{self, ResetTrouble, Trouble};
 use crate::world::{HOSTS, World, locked};
 use crate::{check, clients, node, operator};
-
-/// The length of one step of the simulation.
-const TICK: Duration = Duration::from_millis(2);
-/// The time that it may take after the storm until everything has come right. A handler's retries are up to 30 s
-/// apart.
-const CALM_MAX: Duration = Duration::from_secs(90);
-/// Number of clients that append and query.
-const CLIENTS: usize = 4;
 
 /// What happens to nodes, disk, network and handlers, and how often relative to the others.
 #[derive(Clone, Copy)]
@@ -93,7 +86,7 @@ pub fn run(seed: u64) -> Arc<World> {
     builder
         .rng_seed(seed)
         .enable_random_order()
-        .tick_duration(TICK)
+        .tick_duration(limits::TICK)
         .simulation_duration(Duration::from_secs(600))
         .max_message_latency(Duration::from_millis(chance.u64(2..40)));
     let mut sim = builder.build();
@@ -106,7 +99,7 @@ pub fn run(seed: u64) -> Arc<World> {
             sim.crash(*host);
         }
     }
-    for number in 0..CLIENTS {
+    for number in 0..limits::CLIENTS {
         sim.client(client(number), clients::run(Arc::clone(&world), number));
     }
     let looks = Arc::<Mutex<Looks>>::default();
@@ -128,7 +121,7 @@ async fn watch(world: Arc<World>) -> turmoil::Result {
     let mut stormy = world.stormy.subscribe();
     // The sender lasts as long as the world.
     let _ = stormy.wait_for(|stormy| !stormy).await;
-    let deadline = world.now() + CALM_MAX;
+    let deadline = world.now() + limits::CALM_MAX;
     let looks = Mutex::default();
     loop {
         operator::bring_right(&world).await;
@@ -140,7 +133,7 @@ async fn watch(world: Arc<World>) -> turmoil::Result {
         }
         if world.now() > deadline {
             for missing in missing {
-                world.violated(format!("I-11: after {} s of calm {missing}", CALM_MAX.as_secs()));
+                world.violated(format!("I-11: after {} s of calm {missing}", limits::CALM_MAX.as_secs()));
             }
             let status = request(&world, Method::GET, "/v1/status", None).await;
             world.note(format!("status {}", status.map(|status| status.body).unwrap_or_default()));
@@ -206,7 +199,7 @@ impl Run<'_> {
 
     /// Returns the names of all who talk to nodes.
     fn talkers() -> impl Iterator<Item = String> {
-        (0..CLIENTS).map(client).chain(["operator", "lookout", "watch"].map(str::to_owned))
+        (0..limits::CLIENTS).map(client).chain(["operator", "lookout", "watch"].map(str::to_owned))
     }
 
     fn hosts(&self) -> &'static [&'static str] {
@@ -339,7 +332,7 @@ impl Run<'_> {
                 self.world.troubles.set_resets(trouble);
             }
             Act::Cut | Act::HoldMessages => {
-                let number = self.chance.usize(..CLIENTS);
+                let number = self.chance.usize(..limits::CLIENTS);
                 let holds = matches!(act, Act::HoldMessages);
                 self.world
                     .note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));

@@ -26,6 +26,8 @@ mod extra;
 mod files;
 mod head;
 mod journal;
+#[cfg(feature = "embedded")]
+mod limits;
 mod members;
 pub mod memory;
 pub mod record;

@@ -81,6 +81,7 @@ mod case;
 mod clock;
 mod diff;
 mod faults;
+mod limits;
 mod outcome;
 mod watched;
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo::catalog::Phase;
 use dacapo::effects::Effect;
@@ -13,14 +12,8 @@ use tokio::time::Instant;
 
 use crate::clock::ManualClock;
 use crate::diff;
+use crate::limits;
 use crate::watched::Effects;
-
-/// The longest that a case waits for what must happen.
-const WAIT_MAX: Duration = Duration::from_secs(30);
-/// The pause between two looks.
-const LOOK: Duration = Duration::from_millis(1);
-/// Most dead letters that are told.
-const LETTERS_MAX: usize = 100;
 
 /// What came of the events of a [`Case`](crate::Case), to compare with what a test expects.
 pub struct Outcome {
@@ -148,10 +141,10 @@ impl Outcome {
             if outbox.pending == 0 {
                 break;
             }
-            assert!(started.elapsed() < WAIT_MAX, "the effects of {id} are not made: {outbox:?}");
-            tokio::time::sleep(LOOK).await;
+            assert!(started.elapsed() < limits::CASE_TIME_MAX, "the effects of {id} are not made: {outbox:?}");
+            tokio::time::sleep(limits::CASE_LOOK).await;
         }
-        let letters = self.node.version(id).letters().limit(LETTERS_MAX).await;
+        let letters = self.node.version(id).letters().limit(limits::LETTERS_MAX).await;
         let letters = letters.unwrap_or_else(|error| panic!("the dead letters cannot be read: {error}"));
         self.refused.extend(letters.into_iter().map(|found| (found.letter.position, found.letter.error)));
     }
@@ -178,11 +171,11 @@ impl Outcome {
                     return found;
                 }
                 let told: Vec<_> = found.waiting_on.iter().map(ToString::to_string).collect();
-                let stuck = found.phase == Phase::Failed || started.elapsed() > WAIT_MAX;
+                let stuck = found.phase == Phase::Failed || started.elapsed() > limits::CASE_TIME_MAX;
                 let phase = found.phase;
                 assert!(!stuck, "never: {what}; {} is {phase} and waits on {}", self.name, told.join("; "));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(limits::CASE_LOOK).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Target;
-use crate::{database, given};
+use crate::{given, limits};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repair {
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     #[arg(
         long,
         value_name = "N",
-        default_value_t = database::CONNECTIONS_MAX,
+        default_value_t = limits::CONNECTIONS_MAX,
         value_parser = given::number::<u32>
     )]
     pub connections: u32,

@@ -1,17 +1,13 @@
 //! Fills the bank: opens every account, then pays in and draws at random.
 
 use super::bank::AccountEvent;
+use crate::limits;
 use dacapo::journal::{Append, OnKnown, StreamEvent, StreamName};
 use dacapo::{Error, Metadata, Node};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 
 use super::books::{Books, Page};
-
-/// Events in one append.
-const BATCH_EVENTS: usize = 1_000;
-/// Appends under way at once: one is encoded while another is flushed.
-const IN_FLIGHT: usize = 4;
 
 /// Returns a deposit that brings an event's payload to about 200 bytes, as real ones have.
 pub(super) fn deposit(amount: i64) -> AccountEvent {
@@ -63,12 +59,12 @@ async fn append_all(
     bar: &ProgressBar,
 ) -> Result<(), Error> {
     let batches = std::iter::from_fn(|| {
-        let batch: Vec<_> = events.by_ref().take(BATCH_EVENTS).collect();
+        let batch: Vec<_> = events.by_ref().take(limits::DEMO_BATCH_EVENTS).collect();
         (!batch.is_empty()).then_some(batch)
     });
     let appends = futures::stream::iter(batches).map(|batch| append(node, batch));
     appends
-        .buffered(IN_FLIGHT)
+        .buffered(limits::DEMO_APPENDS_MAX)
         .try_for_each(|appended| {
             bar.inc(appended);
             std::future::ready(Ok(()))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bank::{BalanceOf, BalancesV1, BalancesV2};
+use crate::limits;
 use dacapo::catalog::{Phase, RequestedBy, Stage};
 use dacapo::operate::{FlipReport, ProjectionHandle};
 use dacapo::options::{FlipPolicy, SegmentCount};
@@ -29,12 +30,6 @@ use crate::progress;
 
 /// The default address of the demo.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7373);
-/// The time for which clients continue between two moves of readers, so that each version really serves.
-const SERVE_TIME: Duration = Duration::from_millis(1_500);
-/// The time between two looks of a bar at the version that it shows.
-const LOOK_PAUSE: Duration = Duration::from_millis(25);
-/// The longest that one step of the life of a version may take before the demo gives up.
-const STEP_TIME_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
 const V1: VersionId = VersionId { code: 1, build: 1 };
 const V2: VersionId = VersionId { code: 2, build: 1 };
@@ -114,14 +109,14 @@ impl Demo {
 
         let traffic = Traffic::start(&self.node, books, self.args.clients);
         say(&format!("{} append and read from here on", counted(self.args.clients.into(), "client")));
-        tokio::time::sleep(SERVE_TIME).await;
+        tokio::time::sleep(limits::DEMO_SERVE_TIME).await;
         let replay_per_s = self.rebuild().await?;
         let first = self.flip().await?;
-        tokio::time::sleep(SERVE_TIME).await;
+        tokio::time::sleep(limits::DEMO_SERVE_TIME).await;
         let (back, rollback) = self.roll_back().await?;
-        tokio::time::sleep(SERVE_TIME).await;
+        tokio::time::sleep(limits::DEMO_SERVE_TIME).await;
         let second = self.flip().await?;
-        tokio::time::sleep(SERVE_TIME).await;
+        tokio::time::sleep(limits::DEMO_SERVE_TIME).await;
         self.clean_up().await?;
         let (books, counted) = traffic.stop().await;
 
@@ -177,7 +172,7 @@ impl Demo {
 
     async fn flip(&self) -> Result<FlipReport, ApiError> {
         let requested = self.projection()?.flip().requested_by(asked("the demo flips")).await.map_err(failed)?;
-        let report = requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
+        let report = requested.done().within(limits::DEMO_STEP_TIME_MAX).await.map_err(failed)?;
         say(&format!("flipped to {}: appliers held for {}", report.to, millis(report.pause)));
         Ok(report)
     }
@@ -186,7 +181,7 @@ impl Demo {
         let started = Instant::now();
         let asked = asked("the demo rolls back");
         let requested = self.projection()?.rollback().requested_by(asked).await.map_err(failed)?;
-        let report = requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
+        let report = requested.done().within(limits::DEMO_STEP_TIME_MAX).await.map_err(failed)?;
         let took = started.elapsed();
         say(&format!("rolled back to {} in {}", report.to, millis(Some(took))));
         Ok((report, took))
@@ -196,7 +191,7 @@ impl Demo {
         let version_1 = self.projection()?.version(V1);
         let clean_up = version_1.clean_up().requested_by(asked("the demo is done with version 1"));
         let requested = clean_up.await.map_err(failed)?;
-        requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
+        requested.done().within(limits::DEMO_STEP_TIME_MAX).await.map_err(failed)?;
         say("cleaned up version 1");
         Ok(())
     }
@@ -251,7 +246,7 @@ impl Demo {
                     return Ok(started.elapsed());
                 }
                 let is_wrong = found.waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Verdict { .. }));
-                if found.phase == Phase::Failed || is_wrong || started.elapsed() > STEP_TIME_MAX {
+                if found.phase == Phase::Failed || is_wrong || started.elapsed() > limits::DEMO_STEP_TIME_MAX {
                     let waiting: Vec<_> = found.waiting_on.iter().map(ToString::to_string).collect();
                     let found = format!("{version} is {} and waits on {}", found.phase, waiting.join("; "));
                     return Err(ApiError::unavailable(format!("continue: {title}"), found));
@@ -265,7 +260,7 @@ impl Demo {
                 let pace = found.rate.map(rate).unwrap_or_default();
                 bar.set_message(format!("{}  {pace}{}", count(found.covers.get()), left.unwrap_or_default()));
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(limits::DEMO_LOOK).await;
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Appending one batch, again and again while the node is unavailable.
 
-use std::time::Duration;
-
 use dacapo_api::{Api, ApiError, AppendRequest, OnKnown};
+use dacapo_model::BackOff;
 use tokio::time::Instant;
 
 use super::Options;
 use super::line::Line;
-
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+use crate::limits;
 
 /// The result of a batch.
 pub(super) enum Fate {
@@ -29,7 +27,8 @@ impl Appender<'_> {
     /// Appends `lines`. Every line has an id, so trying again is safe whatever became of the last try.
     pub async fn append(&self, lines: &[Line]) -> Fate {
         let started = Instant::now();
-        let mut pause = self.options.retry_pause_min;
+        let first = self.options.retry_pause_min;
+        let mut back_off = BackOff::new(first, limits::IMPORT_PAUSE_MAX.max(first));
         loop {
             let events = lines.iter().map(|line| line.event.clone()).collect();
             let request = AppendRequest { events, expected: vec![], on_known: OnKnown::Skip };
@@ -40,12 +39,12 @@ impl Appender<'_> {
             if !error.is_transient() {
                 return if lies_in_a_line(&error) { Fate::Refused(error) } else { Fate::Failed(error) };
             }
+            let pause = back_off.pause();
             if started.elapsed() + pause > self.options.retry_time_max {
                 return Fate::Failed(error);
             }
             tracing::warn!(line = lines[0].number, %error, "the append is tried again");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }

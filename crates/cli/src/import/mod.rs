@@ -23,11 +23,14 @@ use dacapo_api::{Api, ApiError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+pub use crate::limits::LINE_BYTES_MAX;
 pub use line::{Line, derived_id, line_of, parse};
-pub use source::{BadLine, LINE_BYTES_MAX};
+pub use source::BadLine;
 
 use batch::{Appender, Fate};
 use source::Found;
+
+use crate::limits;
 
 /// The options of an import.
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +48,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            batch_lines_max: 2_000,
-            batch_bytes_max: 4 << 20,
-            retry_time_max: Duration::from_secs(60),
-            retry_pause_min: Duration::from_millis(100),
+            batch_lines_max: limits::IMPORT_LINES_MAX,
+            batch_bytes_max: limits::IMPORT_BYTES_MAX,
+            retry_time_max: limits::IMPORT_TIME_MAX,
+            retry_pause_min: limits::IMPORT_PAUSE_FIRST,
         }
     }
 }

@@ -3,18 +3,12 @@
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use dacapo_api::ApiError;
-use dacapo_model::limits;
 use flate2::read::MultiGzDecoder;
 use tokio::sync::mpsc;
 
 use super::Options;
 use super::line::{self, Line};
-
-/// Longest line, in bytes: the largest payload, as JSON and as a text of JSON, in which each byte may take two, and
-/// everything beside it.
-pub const LINE_BYTES_MAX: usize = 3 * limits::PAYLOAD_BYTES_MAX + (1 << 20);
-
-const _: () = assert!(limits::PAYLOAD_BYTES_MAX + limits::METADATA_BYTES_MAX < LINE_BYTES_MAX);
+use crate::limits::LINE_BYTES_MAX;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -8,9 +8,8 @@ mod keys;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent, Position, Timestamp, limits};
+use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent, Position, Timestamp};
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
 
@@ -18,6 +17,7 @@ pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismat
 pub use keys::KeyReused;
 pub(crate) use keys::{Request, Which};
 
+use crate::limits;
 use crate::world::World;
 
 /// The field of a catalog event's metadata that holds the reason of the request.
@@ -340,11 +340,6 @@ fn known(
     Ok(Some(entries.clone()))
 }
 
-/// How often at most the catalog is looked at because the journal grows.
-const FOLLOW: Duration = Duration::from_millis(20);
-/// How long to rest after the journal could not be read.
-const REST: Duration = Duration::from_millis(500);
-
 /// Keeps the fold up to date with the appends of other nodes, until it is stopped.
 pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>) {
     let mut head = log.journal.head();
@@ -356,11 +351,11 @@ pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>
             changed = head.changed() => if changed.is_err() { return },
         }
         let rest = match log.refresh().await {
-            Ok(()) => FOLLOW,
+            Ok(()) => limits::CATALOG_FOLLOW_REST,
             Err(error) => {
                 tracing::warn!(%error, "the catalog cannot be followed now, and is read again");
                 head.mark_changed();
-                REST
+                limits::CATALOG_RETRY_PAUSE
             }
         };
         if tokio::time::timeout(rest, stop.wait_for(|stop| *stop)).await.is_ok() {
@@ -379,7 +374,8 @@ async fn fold_on(journal: &dyn Journal, folded: &mut Folded) -> Result<Vec<Catal
     let mut entries = Vec::new();
     loop {
         let after = folded.catalog.revision;
-        let batch = journal.read_stream(&catalog_form::stream(), after, Limit::events(1_000)).await?;
+        let batch =
+            journal.read_stream(&catalog_form::stream(), after, Limit::events(limits::CATALOG_READ_EVENTS)).await?;
         if batch.is_empty() {
             return Ok(entries);
         }

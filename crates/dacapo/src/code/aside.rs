@@ -7,9 +7,6 @@ use dacapo_model::{
 };
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
-/// How many letters are read at once at the claim.
-const PAGE: usize = 1_000;
-
 /// The events that are set aside, and the rule that sets later events of their streams aside, too.
 #[derive(Default)]
 pub(crate) struct Aside {
@@ -37,7 +34,7 @@ impl Aside {
         let (mut kept, mut others) = (Letters::default(), 0);
         let mut after = Position::START;
         loop {
-            let page = view.letters(after, PAGE).await?;
+            let page = view.letters(after, limits::LETTERS_READ_MAX).await?;
             let Some(last) = page.last() else { break };
             after = last.position;
             for letter in page {

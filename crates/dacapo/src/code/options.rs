@@ -8,6 +8,7 @@ use dacapo_model::{FlipPolicy, OnFailure, Retry, SegmentCount, WorkShare};
 
 use super::{Scrub, Seed, Verify};
 use crate::effect::EffectOptions;
+use crate::limits;
 
 /// The options of a version: how it is built and run.
 #[derive(Clone, Debug)]
@@ -87,10 +88,10 @@ impl Default for Options {
             segments: SegmentCount::ONE,
             rows: RowScope::default(),
             flip: FlipPolicy::WhenReady,
-            stand_by: Duration::from_secs(24 * 60 * 60),
+            stand_by: limits::STAND_BY_TIME,
             categories: None,
-            row_cache_bytes: 64 << 20,
-            batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            row_cache_bytes: limits::ROW_BYTES_MAX,
+            batch_events_max: limits::BATCH_EVENTS_MAX,
             in_place: InPlace::No,
             effects: EffectOptions::default(),
             seed: Seed::Never,
@@ -100,7 +101,7 @@ impl Default for Options {
             retry: Retry::default(),
             on_failure: OnFailure::default(),
             order_matters: true,
-            handler_time_max: Duration::from_secs(60),
+            handler_time_max: limits::HANDLER_TIME_MAX,
             verify: Verify::default(),
             scrub: Scrub::default(),
         }

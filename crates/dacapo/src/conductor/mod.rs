@@ -19,7 +19,6 @@ mod tasks;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan};
 use dacapo_model::{CatalogCommand, Phase, VersionState, WaitingOn};
@@ -29,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::VersionCode;
+use crate::limits;
 use crate::reads;
 use crate::versions::Versions;
 use crate::world::Step;
@@ -38,11 +38,6 @@ use tasks::Tasks;
 
 pub(crate) use belongs::check_views;
 pub(crate) use start::look;
-
-/// How often to look while a version is being built or replayed, which gets ready without telling anyone.
-const LOOK_BUILDING: Duration = Duration::from_millis(50);
-/// How often to look otherwise: stand-by ends with time.
-const LOOK_IDLE: Duration = Duration::from_millis(500);
 
 /// Runs until it is stopped. Flips under way are left as they are, and the next start continues them. `looked` is sent
 /// once it has completed its first round.
@@ -82,7 +77,7 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
             _ = stop.wait_for(|stop| *stop) => break,
             _ = catalog.changed() => {}
             _ = opened.changed() => {}
-            () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
+            () = tokio::time::sleep(if building { limits::CONDUCTOR_LOOK_BUILDING } else { limits::CONDUCTOR_LOOK }) => {}
         }
     }
     tasks.end().await;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo_model::rebuild::wants_verification;
 use dacapo_model::{Phase, Position, ProjectionName, ViewId};
@@ -11,11 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::observe::Observed;
 use crate::flip;
+use crate::limits;
 use crate::verify;
 use crate::versions::Versions;
-
-/// How long to rest before it is tried again to let SQL from outside see what serves.
-const PUBLISH_REST: Duration = Duration::from_secs(1);
 
 /// The work of a driver, and its object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +107,6 @@ async fn publish(versions: Arc<Versions>, serving: ViewId, flip: Position) {
     let failed = published.is_err();
     versions.notes.set_published(&serving, flip, published.err().map(|error| error.to_string()));
     if failed {
-        tokio::time::sleep(PUBLISH_REST).await;
+        tokio::time::sleep(limits::PUBLISH_RETRY_PAUSE).await;
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use dacapo_model::{
     BegunEffect, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Timestamp, Token,
-    VersionId, ViewId, Voice, limits,
+    VersionId, ViewId, Voice,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
@@ -39,15 +39,9 @@ use self::right::Right;
 use crate::catalog::CatalogError;
 use crate::code::VersionCode;
 use crate::history;
+use crate::limits;
 use crate::processor::Progress;
 use crate::versions::{OpenVersion, Versions};
-
-/// How often to look when nothing tells that something changed while effects are pending.
-const LOOK: Duration = Duration::from_millis(250);
-/// How long to rest after a failure of the store.
-const REST: Duration = Duration::from_secs(1);
-/// Failing effects that the status names.
-const FAILING_TOLD: usize = 3;
 
 /// The work of one version's delivery, and the means for it.
 pub(crate) struct Delivery {
@@ -92,9 +86,6 @@ impl UnderWay {
     }
 }
 
-/// How often one that does not make the effects looks whether it is to.
-const LOOK_IDLE: Duration = Duration::from_millis(500);
-
 impl Delivery {
     /// Runs until it is stopped. Tries under way then have [`limits::STOP_TIME_MAX`].
     pub(crate) async fn run(mut self) {
@@ -110,7 +101,7 @@ impl Delivery {
                 Ok(rest) => rest,
                 Err(error) => {
                     tracing::warn!(view = %self.id, %error, "effects cannot be made now, and are retried");
-                    REST
+                    limits::EFFECTS_RETRY_PAUSE
                 }
             };
             drop(versions);
@@ -150,7 +141,7 @@ impl Delivery {
             let time_max = self.carried.options.effects.time_max;
             let taken =
                 under_way.right.take(&*self.view, &versions.cluster, time_max, versions.world.clock.now()).await?;
-            let Some(claim) = taken else { return Ok(LOOK) };
+            let Some(claim) = taken else { return Ok(limits::EFFECTS_LOOK) };
             return self.look(versions, under_way, claim).await;
         }
         // Once the results of this member's turn are recorded, no other member makes those effects again.
@@ -158,7 +149,7 @@ impl Delivery {
         if under_way.is_empty() {
             under_way.right.give_back(&*self.view).await?;
         }
-        Ok(if under_way.is_empty() { LOOK_IDLE } else { LOOK })
+        Ok(if under_way.is_empty() { limits::EFFECTS_LOOK_IDLE } else { limits::EFFECTS_LOOK })
     }
 
     /// Records ended tries, begins due effects, and returns how long to wait if nothing happens.
@@ -174,7 +165,9 @@ impl Delivery {
         let head = versions.head();
         versions.catalog.refresh().await?;
         let catalog = versions.catalog.current();
-        let Some(projection) = catalog.projections.get(&self.id.projection) else { return Ok(REST) };
+        let Some(projection) = catalog.projections.get(&self.id.projection) else {
+            return Ok(limits::EFFECTS_RETRY_PAUSE);
+        };
         let now = versions.world.clock.now();
         let (longest, most) =
             (self.carried.options.effects.retry_longest, limits::EFFECTS_READ_MAX + under_way.busy.len());
@@ -221,16 +214,16 @@ impl Delivery {
         self.settle(under_way).await?;
         self.begin(versions, under_way, claim, to_begin).await?;
         self.before.send_replace(before);
-        let outbox = self.view.outbox(FAILING_TOLD).await?;
+        let outbox = self.view.outbox(limits::EFFECTS_FAILING_MAX).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
         // An operator may retry an effect that was set aside.
         let pending = outbox.pending + outbox.aside > 0;
         self.outbox.send_replace(outbox);
         Ok(match next_due {
             _ if silent > 0 => Duration::ZERO,
-            Some(next) if next.is_zero() => LOOK,
-            Some(next) => next.min(LOOK),
-            None if pending => LOOK,
+            Some(next) if next.is_zero() => limits::EFFECTS_LOOK,
+            Some(next) => next.min(limits::EFFECTS_LOOK),
+            None if pending => limits::EFFECTS_LOOK,
             None => limits::REQUEST_TIME_MAX,
         })
     }

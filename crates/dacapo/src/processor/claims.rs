@@ -18,11 +18,7 @@ use super::Assignment;
 use super::run::Run;
 use super::sink::Sink;
 use crate::cluster::Cluster;
-
-/// How often a run that shares the version with others looks whether its claims are what they should be.
-const LOOK: Duration = Duration::from_millis(250);
-/// How often it looks while it waits for others to let go, or for what one of them does to the view as a whole.
-const LOOK_WHOLE: Duration = Duration::from_millis(20);
+use crate::limits;
 
 /// The cluster in which segments are claimed.
 #[derive(Clone)]
@@ -65,7 +61,7 @@ impl Assignment {
     /// Returns the time between checks under this assignment of segments.
     fn look_every(&self, spread: Spread) -> Duration {
         let passes = self.options.rows == RowScope::OfOneSegment;
-        if spread == Spread::Whole && passes { LOOK_WHOLE } else { LOOK }
+        if spread == Spread::Whole && passes { limits::CLAIMS_LOOK_WHOLE } else { limits::CLAIMS_LOOK }
     }
 
     /// Releases the segments of other members, and claims those of this one.

@@ -20,8 +20,9 @@ use tokio::sync::futures::Notified;
 
 use super::run::Run;
 use super::sink::Sink;
-use super::{Ended, HOLD_LOOK, Next, unavailable};
+use super::{Ended, Next, unavailable};
 use crate::landing::{Mistake, NotCommitted};
+use crate::limits;
 
 /// An action of a run on its sink in one transaction.
 pub(super) trait Deed<S: Sink>: Send {
@@ -111,7 +112,7 @@ impl<S: Sink> Run<'_, S> {
             biased;
             _ = stop.wait_for(|stop| *stop) => Break(Some(Ended::Stopped)),
             () = lifted => Continue(()),
-            () = tokio::time::sleep(HOLD_LOOK) => Continue(()),
+            () = tokio::time::sleep(limits::HOLD_LOOK) => Continue(()),
         }
     }
 }

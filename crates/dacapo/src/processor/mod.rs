@@ -59,8 +59,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Parted, PendingReplay, Phase, Position, SegmentCount, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare,
-    limits,
+    BackOff, Parted, PendingReplay, Phase, Position, SegmentCount, TokenRefused, VersionState, ViewId, WaitingOn,
+    WorkShare,
 };
 use dacapo_store::{Clock, Filter, Journal, StoreError};
 use tokio::sync::{Notify, watch};
@@ -68,6 +68,7 @@ use tokio::time::Instant;
 
 use crate::code::Options;
 use crate::landing::Mistake;
+use crate::limits;
 use crate::reads::Fence;
 use crate::world::{Offload, Probe};
 use run::Run;
@@ -76,13 +77,6 @@ use sink::Sink;
 pub(crate) use claims::Claims;
 pub(crate) use rows::{Beginning, Rows, Stored};
 pub(crate) use segments::Progress;
-
-/// How long the first retry after a failure of the store waits; each further one waits twice as long.
-const STORE_RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries of the store, whose failures are nobody's mistake and pass unannounced.
-const STORE_RETRY_MAX: Duration = Duration::from_secs(1);
-/// How often a held processor looks whether it was let go, should nobody tell it.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// The work of a processor, and the means for it.
 pub(crate) struct Assignment {
@@ -182,7 +176,7 @@ pub(crate) async fn run<S: Sink>(assignment: Assignment, place: S::Place) -> End
 }
 
 async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
-    let mut attempts = 0_u32;
+    let mut back_off = BackOff::new(limits::STORE_RETRY_PAUSE_FIRST, limits::STORE_RETRY_PAUSE_MAX);
     let mut resumed_at = assignment.orders.borrow().resumed_at;
     let mut try_now = assignment.is_corrected;
     let mut told = None;
@@ -193,15 +187,15 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
                 // Another member claims its segments now. The rest is claimed again.
                 Ok(Some(Ended::Fenced(refused))) => {
                     tracing::info!(view = %assignment.id, %refused, "segments are claimed by another");
-                    attempts = 0;
-                    if assignment.stopped_within(STORE_RETRY_FIRST).await {
+                    back_off.reset();
+                    if assignment.stopped_within(limits::STORE_RETRY_PAUSE_FIRST).await {
                         return Ended::Stopped;
                     }
                     continue;
                 }
                 Ok(Some(ended)) => return ended,
                 Ok(None) => {
-                    attempts = 0;
+                    back_off.reset();
                     continue;
                 }
                 Err(StoreError::Parted(parted)) => return assignment.parted(parted),
@@ -211,8 +205,10 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
                     resumed_at = run.resumed_at;
                     // Only a run that made progress resets the count, since a full disk fails every commit. A failure
                     // is logged again only after a run that went well for a while.
-                    attempts = if run.has_moved { 0 } else { attempts };
-                    told = told.filter(|_| !run.has_moved || began.elapsed() < STORE_RETRY_MAX);
+                    if run.has_moved {
+                        back_off.reset();
+                    }
+                    told = told.filter(|_| !run.has_moved || began.elapsed() < limits::STORE_RETRY_PAUSE_MAX);
                     error
                 }
             },
@@ -225,9 +221,7 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
             told = Some(found);
         }
         assignment.report_store(S::damaged(place), &error);
-        attempts += 1;
-        let wait = STORE_RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16));
-        if assignment.stopped_within(wait.min(STORE_RETRY_MAX)).await {
+        if assignment.stopped_within(back_off.pause()).await {
             return Ended::Stopped;
         }
     }

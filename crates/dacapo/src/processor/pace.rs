@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::limits;
-
-/// Batches begin with this many events.
-const EVENTS_FIRST: usize = 1_000;
-/// The least that a batch is asked to have.
-const EVENTS_MIN: usize = 64;
+use crate::limits;
 
 /// The largest growth from one batch to the next. The time of a commit is not known before, so the first batches are no
 /// measure for the largest ones.
@@ -26,7 +21,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(events_max: usize) -> Self {
         let events_max = events_max.clamp(1, limits::BATCH_EVENTS_MAX);
-        Self { events: EVENTS_FIRST.min(events_max), events_max, target: limits::BATCH_TIME_TARGET }
+        Self { events: limits::BATCH_EVENTS_FIRST.min(events_max), events_max, target: limits::BATCH_TIME_TARGET }
     }
 
     /// Sets the target for the next batch, which begins `lag` positions before the head. `answers` is true if the
@@ -62,7 +57,7 @@ impl Pace {
         }
         let scale = self.target.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
         let wanted = (events as f64 * scale.clamp(0.25, GROWTH_MAX)) as usize;
-        self.events = wanted.clamp(EVENTS_MIN.min(self.events_max), self.events_max);
+        self.events = wanted.clamp(limits::BATCH_EVENTS_MIN.min(self.events_max), self.events_max);
     }
 }
 
@@ -99,7 +94,7 @@ mod tests {
     fn a_batch_that_was_not_full_does_not_enlarge_the_next() {
         let mut pace = Pace::new(50_000);
         pace.took(3, Duration::from_micros(1));
-        assert_eq!(pace.events(), EVENTS_FIRST);
+        assert_eq!(pace.events(), limits::BATCH_EVENTS_FIRST);
     }
 
     #[test]
@@ -108,7 +103,7 @@ mod tests {
         for _ in 0..20 {
             pace.took(pace.events(), Duration::from_millis(50 * pace.events() as u64));
         }
-        assert_eq!(pace.events(), EVENTS_MIN);
+        assert_eq!(pace.events(), limits::BATCH_EVENTS_MIN);
         assert_eq!(Pace::new(5).events(), 5);
     }
 }

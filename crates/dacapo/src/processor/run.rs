@@ -4,7 +4,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn, limits};
+use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn};
 use dacapo_store::{Commit, Filter, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ use super::refusals::Refusals;
 use super::segments::Segments;
 use super::sink::Sink;
 use super::throttle::Throttle;
-use super::{Assignment, Ended, HOLD_LOOK, Next, Orders};
+use super::{Assignment, Ended, Next, Orders};
+use crate::limits;
 
 /// A run under one claim.
 pub(crate) struct Run<'a, S> {
@@ -228,7 +229,7 @@ impl<'a, S: Sink> Run<'a, S> {
         // A change counts as seen if the step has looked at it, not if it ended the wait.
         let mut wishes = self.wishes.clone();
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
-        let cap_due = self.cap.map(|_| HOLD_LOOK);
+        let cap_due = self.cap.map(|_| limits::HOLD_LOOK);
         // The times count from the look: what has become due since then was not noticed, and nothing else would wake
         // for it.
         let due = self.sink.next_due(self.looked).into_iter().chain(self.segments.next_due(self.looked));

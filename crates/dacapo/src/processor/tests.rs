@@ -24,7 +24,11 @@ use crate::world::{NoProbe, SystemIds, World};
 
 const SEGMENTS: u16 = 4;
 const STREAMS: u64 = 11;
-const LONG: Duration = Duration::from_secs(30);
+
+/// Longer than any test.
+fn long() -> Duration {
+    Duration::from_secs(30)
+}
 
 /// What lasts of the sink.
 struct Lasting {
@@ -84,7 +88,7 @@ struct Running {
 impl Running {
     async fn stop(self) -> Ended {
         self.stop.send_replace(true);
-        tokio::time::timeout(LONG, self.ended).await.expect("it stops").unwrap()
+        tokio::time::timeout(long(), self.ended).await.expect("it stops").unwrap()
     }
 }
 
@@ -158,7 +162,7 @@ impl Stage {
         let (share, shared) = watch::channel(WorkShare::ALL);
         let (wishes, wished) = watch::channel(());
         let (leave, _) = watch::channel(false);
-        let retry = Retry { attempts: u32::MAX, first: LONG, longest: LONG };
+        let retry = Retry { attempts: u32::MAX, first: long(), longest: long() };
         let assignment = Assignment {
             id: id(),
             options: Options { batch_events_max: 7, retry, ..Options::default() },
@@ -189,7 +193,7 @@ impl Stage {
 
     async fn until(&self, what: &str, is_so: impl FnMut(&Progress) -> bool) {
         let mut progress = self.progress.subscribe();
-        let seen = tokio::time::timeout(LONG, progress.wait_for(is_so)).await;
+        let seen = tokio::time::timeout(long(), progress.wait_for(is_so)).await;
         assert!(seen.is_ok(), "{what}: {:?}", *self.progress.borrow());
     }
 
@@ -406,7 +410,7 @@ async fn a_run_goes_on_from_the_tokens_that_another_left() {
     stage.append(60).await;
     let running = stage.start();
     let mut tried = stage.shelf.tried.subscribe();
-    tokio::time::timeout(LONG, tried.wait_for(|tried| *tried >= 2)).await.unwrap().unwrap();
+    tokio::time::timeout(long(), tried.wait_for(|tried| *tried >= 2)).await.unwrap().unwrap();
     assert!(matches!(running.stop().await, Ended::Stopped));
     let left = stage.shelf.lasting().committed.len();
     stage.append(10).await;

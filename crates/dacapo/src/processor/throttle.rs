@@ -9,8 +9,7 @@ use dacapo_model::WorkShare;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Rests shorter than this are saved up: a timer is no more exact.
-const REST_MIN: Duration = Duration::from_millis(2);
+use crate::limits;
 
 pub(super) struct Throttle {
     asked: watch::Receiver<WorkShare>,
@@ -51,7 +50,7 @@ impl Throttle {
 
     /// Returns the pause that is due, if it is long enough to be taken.
     pub(super) fn due(&self) -> Option<Duration> {
-        Some(self.share.rest(self.since.elapsed())).filter(|rest| *rest >= REST_MIN)
+        Some(self.share.rest(self.since.elapsed())).filter(|rest| *rest >= limits::THROTTLE_REST_MIN)
     }
 
     /// Records that it has paused for this long.

@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
-use dacapo_model::{Position, WaitingOn, limits};
+use dacapo_model::{BackOff, Position, WaitingOn};
 use dacapo_store::{EventRef, Filter, StoreError, Streams};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -14,13 +13,9 @@ use tokio::task::JoinHandle;
 
 use crate::code::{HandlerError, Recorded};
 use crate::event::{self, Event};
+use crate::limits;
 use crate::panics::{chain, panic_text};
 use crate::subscribe::{Subscription, Tail};
-
-/// How long the first try to read again waits; each further one waits twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries to read.
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A handler that a node calls with events as they are appended, such as to keep a cache in memory or to push to
 /// connected clients.
@@ -198,7 +193,8 @@ impl Subscribed {
 
 /// Passes events to it until the journal ends. A failure is reported, and the next event follows.
 async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, tell: watch::Sender<Told>) {
-    let (mut wait, mut begun) = (RETRY_FIRST, None);
+    let mut back_off = BackOff::new(limits::SUBSCRIBER_PAUSE_FIRST, limits::SUBSCRIBER_PAUSE_MAX);
+    let mut begun = None;
     loop {
         let looked = match &mut begun {
             None => match Subscription::on(Arc::clone(&tail), after, subscriber.filter()).await {
@@ -219,12 +215,11 @@ async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, t
             Err(error) => {
                 tracing::warn!(subscriber = subscriber.name(), %error, "it cannot go on for the moment");
                 tell.send_modify(|told| told.waiting_on = Some(WaitingOn::Store { error: error.to_string() }));
-                tokio::time::sleep(wait).await;
-                wait = RETRY_MAX.min(wait * 2);
+                tokio::time::sleep(back_off.pause()).await;
                 continue;
             }
         };
-        wait = RETRY_FIRST;
+        back_off.reset();
         for place in batch.iter() {
             let position = place.position;
             let received = subscriber.receive(place).await;

@@ -6,27 +6,21 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo_model::rebuild::stage;
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{Catalog, Phase, Position, Stage, VersionState, ViewId, limits};
+use dacapo_model::{Catalog, Phase, Position, Stage, VersionState, ViewId};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::code::{AnyQuery, Shadow, Tally, VersionCode, Words};
+use crate::limits;
 use crate::panics::{chain, panic_text};
 use crate::verify::meet::{self, Met, NotMet};
 use crate::verify::subject;
 use crate::versions::{Noted, Shadowing, Subject, Versions};
 use crate::view::{ReadView, ViewError};
-
-/// How long the versions are left alone after each time they met.
-const REST: Duration = Duration::from_millis(100);
-
-/// How long the versions may make no progress towards one position before the queries of that time are given up.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Returns true if live queries should be put to a version with this code.
 pub(crate) fn are_wanted(carried: &VersionCode) -> bool {
@@ -72,7 +66,7 @@ async fn put_all(versions: &Versions, shadowing: &Shadowing, queries: &mut mpsc:
                 shadowing.missed(some.len() as u64, why);
             }
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(limits::SHADOW_REST).await;
     }
 }
 
@@ -99,7 +93,7 @@ async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> R
     let met = tokio::select! {
         biased;
         _ = changes.wait_for(flips) => return Err("a flip is under way".into()),
-        met = meet::meet(versions, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
+        met = meet::meet(versions, &old, id, limits::SHADOW_MEET_TIME_MAX.min(carried.options.verify.meet_time_max)) => met,
     };
     let mut met = met.map_err(|error| error.to_string())?.map_err(NotMet::into_why)?;
     let mut tally = Tally::default();

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{LetterKind, Position, SegmentCount, Token, limits};
+use dacapo_model::{LetterKind, Position, SegmentCount, Token};
 use dacapo_store::{EventRef, Filter, Journal, Limit, StoreError, Streams, View as StoredView, ViewReader};
 
 use crate::code::{Tally, Words};
 use crate::feed::Ahead;
+use crate::limits;
 use crate::world::Offload;
 
 /// Counts again what the tokens say, from one state of the view. Reports to `progress` how many events were checked.
@@ -80,16 +81,13 @@ struct Unread {
     types: BTreeSet<String>,
 }
 
-/// How many types of events a note names.
-const TYPES_TOLD: usize = 5;
-
 impl Unread {
     fn look(&mut self, event: &EventRef<'_>) {
         if event.stream.starts_with('$') {
             return;
         }
         self.events += 1;
-        if self.types.len() < TYPES_TOLD && !self.types.contains(event.event_type) {
+        if self.types.len() < limits::UNREAD_TYPES_MAX && !self.types.contains(event.event_type) {
             self.types.insert(event.event_type.to_owned());
         }
     }
@@ -125,7 +123,7 @@ fn events(count: u64) -> String {
 pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError> {
     let mut after = Position::START;
     loop {
-        let page = view.letters(after, LETTERS).await?;
+        let page = view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = page.last() else { return Ok(false) };
         after = last.position;
         if page.iter().any(|letter| letter.kind != LetterKind::Skipped) {
@@ -134,15 +132,12 @@ pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError>
     }
 }
 
-/// How many letters are read at once.
-pub(super) const LETTERS: usize = 1_000;
-
 /// Reports the events that are set aside in one state of a view. They are faults, except if they are allowed or if the
 /// policy skipped them; then they are notes.
 pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mut Tally) -> Result<(), StoreError> {
     let (mut after, mut aside, mut skipped) = (Position::START, 0_u64, 0_u64);
     loop {
-        let page = view.letters(after, LETTERS).await?;
+        let page = view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = page.last() else { break };
         after = last.position;
         for letter in &page {

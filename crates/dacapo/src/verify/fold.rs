@@ -15,7 +15,6 @@ use dacapo_store::{Commit, EventBatch, Journal, Limit, StoreError, View as Store
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::counts::LETTERS;
 use super::gather::{Gathered, Wanted};
 use crate::code::{Aside, Busy, Failure, FailureCause, VersionCode, Work};
 use crate::feed::Ahead;
@@ -164,7 +163,7 @@ impl Fold {
 async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
     let (mut letters, mut after) = (Vec::new(), Position::START);
     loop {
-        let mut page = view.letters(after, LETTERS).await?;
+        let mut page = view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = page.last() else { return Ok(letters) };
         after = last.position;
         letters.append(&mut page);

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dacapo_model::{InvalidName, Position, Revision, StreamName, limits};
+use dacapo_model::{InvalidName, Position, Revision, StreamName};
 use dacapo_store::{EventBatch, EventRef, Filter, Journal, Limit, StoreError};
 
 use super::fold::{Pace, Pacing, asked};
+use crate::limits;
 use crate::world::Offload;
 
 /// The events of some streams, each stream from its first event on.
@@ -76,7 +77,7 @@ pub(crate) async fn gather_from(wanted: Wanted, after: Position) -> Result<(Gath
         let (mut gathered, mut at, mut read) = (Gathered::default(), after, 0);
         let (room, mut pacing) = (Room { events: events_max, bytes: limits::FOLD_BYTES_MAX }, Pacing::new(pace));
         'read: while at < through && read < events_max {
-            let batch = journal.read(at, &filter, Limit::events(LOOK_EVENTS)).await?;
+            let batch = journal.read(at, &filter, Limit::events(limits::GATHER_READ_EVENTS)).await?;
             for event in batch.iter().filter(|event| event.position <= through) {
                 if pacing.is_over() || gathered.streams >= limits::FOLD_STREAMS_MAX {
                     break 'read;
@@ -101,9 +102,6 @@ pub(crate) async fn gather_from(wanted: Wanted, after: Position) -> Result<(Gath
     })
     .await
 }
-
-/// How many events are looked at together for those that begin a stream.
-const LOOK_EVENTS: usize = 1_000;
 
 fn stream_of(event: &EventRef<'_>) -> Result<StreamName, StoreError> {
     StreamName::new(event.stream).map_err(|error: InvalidName| StoreError::corrupt("a stream", error.to_string()))

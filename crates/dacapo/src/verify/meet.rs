@@ -24,20 +24,15 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, Token, ViewId, limits};
+use dacapo_model::{BackOff, Position, Token, ViewId};
 use dacapo_store::{StoreError, ViewReader};
 use tokio::time::Instant;
 
 use crate::code::cut;
+use crate::limits;
 use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 use crate::world::Step;
-
-/// How often to look where other members have taken a version.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// How long the serving version is left alone at most after a cap without success; each time twice as long as before.
-const REST_MAX: Duration = Duration::from_secs(10);
 
 /// Both versions, in one state each, at the same position.
 pub(super) struct Met {
@@ -142,7 +137,8 @@ async fn shown(
     bound: Position,
     patience: Duration,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
-    let (mut patience, mut rest) = (Patience::new(patience), limits::HOLD_TIME_MAX);
+    let mut patience = Patience::new(patience);
+    let mut pauses = BackOff::new(limits::HOLD_TIME_MAX, limits::MEET_PAUSE_MAX);
     loop {
         old.tokens().await?;
         // The decision uses the same tokens as the wait below, so that the two never disagree.
@@ -159,11 +155,16 @@ async fn shown(
                 return shown;
             }
         }
+        let left_alone = async {
+            match is_apart {
+                true => tokio::time::sleep(pauses.pause()).await,
+                false => taken_apart(old).await,
+            }
+        };
         tokio::select! {
             biased;
             shown = settled(versions, old, bound.., &mut patience) => return shown,
-            () = tokio::time::sleep(rest), if is_apart => rest = (rest * 2).min(REST_MAX),
-            () = taken_apart(old), if !is_apart => {}
+            () = left_alone => {}
         }
     }
 }
@@ -243,7 +244,7 @@ async fn settled(
             // The progress of other members is seen only by looking.
             tokio::select! {
                 Ok(()) = progress.changed() => {}
-                () = tokio::time::sleep(left.min(LOOK)) => version.look().await?,
+                () = tokio::time::sleep(left.min(limits::MEET_LOOK)) => version.look().await?,
             }
             continue;
         }

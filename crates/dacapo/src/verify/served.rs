@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use dacapo_model::scrub::{ScrubResult, is_fold};
 use dacapo_model::verify::{Outcome, Part, PartReport};
-use dacapo_model::{Phase, Position, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{Phase, Position, ViewId, WaitingOn, WorkShare};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::time::Instant;
@@ -29,11 +29,9 @@ use super::gather::gather_from;
 use super::past::{counted, panicked, some, whole};
 use crate::catalog::CatalogError;
 use crate::code::{Pair, Pairs, Tally, VersionCode, pairs};
+use crate::limits;
 use crate::versions::{OpenVersion, Subject, Versions};
 use crate::view::ReadView;
-
-/// How often it looks what serves and what is due, and whether the node has become busy.
-const TICK: Duration = Duration::from_secs(1);
 
 const SHARE: WorkShare = match WorkShare::percent(limits::SCRUB_ROWS_SHARE_PERCENT) {
     Ok(share) => share,
@@ -60,7 +58,10 @@ pub(crate) async fn scrub(versions: Arc<Versions>) {
         let due = turns.iter_mut().min_by_key(|(_, turn)| turn.due);
         let due = due.filter(|(_, turn)| turn.due <= Instant::now() && !is_busy(&versions));
         let Some((id, turn)) = due else {
-            tokio::time::sleep(rests.values().copied().min().unwrap_or(TICK).min(TICK)).await;
+            tokio::time::sleep(
+                rests.values().copied().min().unwrap_or(limits::SCRUB_ROWS_LOOK).min(limits::SCRUB_ROWS_LOOK),
+            )
+            .await;
             continue;
         };
         let began = Instant::now();
@@ -104,7 +105,7 @@ fn is_far_behind(versions: &Versions, open: &OpenVersion) -> bool {
 
 async fn until_busy(versions: &Versions) {
     while !is_busy(versions) {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(limits::SCRUB_ROWS_LOOK).await;
     }
 }
 

@@ -6,21 +6,13 @@ use std::time::Duration;
 
 use dacapo_model::reasons::Looking;
 use dacapo_model::scrub::ScrubResult;
-use dacapo_model::{Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign, limits};
+use dacapo_model::{BackOff, Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-
-/// How long a version rests that was closed for damage; each further time twice as long.
-const REST_FIRST: Duration = Duration::from_millis(500);
-/// The longest of these.
-const REST_MAX: Duration = Duration::from_secs(30);
-/// How long to wait for the end of a hold whose flip has happened.
-const PAUSE_WAIT: Duration = Duration::from_secs(1);
-/// How long to wait for it where another member may have held the version, which nobody else is told.
-const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
+use crate::limits;
 
 /// The findings.
 #[derive(Default)]
@@ -76,8 +68,8 @@ struct Resting {
     error: StoreError,
     /// It is not opened again before this time.
     until: Instant,
-    /// The length of the present pause.
-    rest: Duration,
+    /// The pauses before it is opened again.
+    pauses: BackOff,
 }
 
 impl Notes {
@@ -85,8 +77,9 @@ impl Notes {
     /// which grows each time, since an operator may restore the file.
     pub(crate) fn set_resting(&self, id: &ViewId, error: StoreError) {
         let mut all = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = all.get(id).map_or(REST_FIRST, |before| (before.rest * 2).min(REST_MAX));
-        all.insert(id.clone(), Resting { error, until: Instant::now() + rest, rest });
+        let first = BackOff::new(limits::REOPEN_PAUSE_FIRST, limits::REOPEN_PAUSE_MAX);
+        let mut pauses = all.get(id).map_or(first, |before| before.pauses);
+        all.insert(id.clone(), Resting { error, until: Instant::now() + pauses.pause(), pauses });
     }
 
     /// Returns the reason why a version is not opened again yet, if there is one.
@@ -222,7 +215,7 @@ impl Notes {
         let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);
         // Readers follow a little before the hold is lifted and measured.
         let known = flips.wait_for(|flips| last(flips).is_some_and(|(position, _)| position >= flipped));
-        let wait = if alone { PAUSE_WAIT } else { PAUSE_WAIT_SHARED };
+        let wait = if alone { limits::HOLD_END_TIME_MAX } else { limits::HOLD_END_TIME_MAX_SHARED };
         let known = tokio::time::timeout(wait, known).await.ok()?.ok()?;
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }

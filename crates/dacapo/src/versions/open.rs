@@ -1,9 +1,8 @@
 //! One version whose view is open on this node.
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::Duration;
 
-use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn, WorkShare};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
@@ -12,15 +11,10 @@ use tokio::time::Instant;
 use super::Versions;
 use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::history;
+use crate::limits;
 use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
 use crate::world::Left;
-
-/// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
-/// would be waited for for ever, and everybody else with it.
-const REVOKE_WAIT: Duration = Duration::from_millis(500);
-/// How old may be what is known of where other members have taken a version, for a caller that waits for that.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// A version whose view is open on this node.
 pub(crate) struct OpenVersion {
@@ -120,28 +114,26 @@ impl OpenVersion {
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<VersionCode>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
-        let (lifted, share, busy, run, looked, meeting, reached) = Default::default();
-        let (voices, outbox, before, delivery) = Default::default();
         Self {
             id,
             view,
             carried,
             progress,
             seen: Arc::new(seen),
-            looked,
+            looked: Mutex::default(),
             compared: Mutex::new(Instant::now()),
-            meeting,
-            lifted,
-            share,
+            meeting: Arc::default(),
+            lifted: Arc::default(),
+            share: watch::Sender::default(),
             orders,
             wishes,
-            busy,
-            reached,
-            voices,
-            outbox,
-            before,
-            delivery,
-            run,
+            busy: Arc::default(),
+            reached: StdMutex::default(),
+            voices: watch::Sender::default(),
+            outbox: watch::Sender::default(),
+            before: watch::Sender::default(),
+            delivery: Mutex::default(),
+            run: Mutex::default(),
         }
     }
 
@@ -157,7 +149,7 @@ impl OpenVersion {
     /// read.
     pub(crate) async fn compare(&self, journal: &dyn Journal) -> Result<(), StoreError> {
         let mut compared = self.compared.lock().await;
-        if compared.elapsed() >= history::VIEW_LOOK {
+        if compared.elapsed() >= limits::HISTORY_LOOK {
             history::check(journal, &*self.view).await?;
             *compared = Instant::now();
         }
@@ -184,7 +176,7 @@ impl OpenVersion {
     /// Reads the progress of other members, if nobody has just done so.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         let mut looked = self.looked.lock().await;
-        if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        if looked.is_none_or(|looked| looked.elapsed() >= limits::SEEN_AGE_MAX) {
             self.tokens().await?;
             *looked = Some(Instant::now());
         }
@@ -323,7 +315,7 @@ pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreEr
 }
 
 async fn revoke_view(view: &dyn StoredView) -> Result<(), StoreError> {
-    match tokio::time::timeout(REVOKE_WAIT, view.revoke()).await {
+    match tokio::time::timeout(limits::REVOKE_TIME_MAX, view.revoke()).await {
         Ok(revoked) => revoked,
         Err(_) => {
             let found = "its handler has written by SQL and does not return from its batch; end the process if it never \

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::health::Went;
 use super::read;
 use super::writer::Writer;
-use crate::back_off::BackOff;
+use crate::chance::{Chance, back_off};
 use crate::fault::fault;
 use crate::limits;
 use crate::servers::{Pool, Servers};
@@ -31,7 +31,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Moves the head until it is aborted, or the history is lost.
     pub async fn run(self) {
-        let mut back_off = BackOff::new(self.seed);
+        let (mut pauses, mut chance) = (back_off(), Chance::new(self.seed));
         // The server counts through here, so far.
         let mut counted = Position::START;
         loop {
@@ -45,9 +45,9 @@ impl Follower {
                 tracing::warn!(%error, "the journal's head cannot be followed for the moment; a retry follows");
             }
             if reached {
-                back_off.reset();
+                pauses.reset();
             }
-            tokio::time::sleep(back_off.pause()).await;
+            tokio::time::sleep(pauses.pause_at_random(chance.number())).await;
         }
     }
 

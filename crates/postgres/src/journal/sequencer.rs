@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dacapo_model::Position;
+use dacapo_model::{BackOff, Position};
 use dacapo_store::{AppendError, Head, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::group::{Group, Waiting};
 use super::health::Went;
 use super::writer::{Failed, Outcome, Writer};
-use crate::back_off::BackOff;
+use crate::chance::{Chance, back_off};
 use crate::limits;
 
 pub(super) enum Request {
@@ -35,8 +35,15 @@ pub(super) async fn run(
     seed: u64,
     ended: watch::Sender<()>,
 ) {
-    let mut sequencer =
-        Sequencer { writer, head, went, waiting: VecDeque::new(), back_off: BackOff::new(seed), last_error: None };
+    let mut sequencer = Sequencer {
+        writer,
+        head,
+        went,
+        waiting: VecDeque::new(),
+        back_off: back_off(),
+        chance: Chance::new(seed),
+        last_error: None,
+    };
     loop {
         if sequencer.waiting.is_empty() {
             match requests.recv().await {
@@ -70,6 +77,7 @@ struct Sequencer {
     went: Arc<Went>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
+    chance: Chance,
     /// What the last failed call said, for those who are given up.
     last_error: Option<String>,
 }
@@ -145,7 +153,8 @@ impl Sequencer {
         members.iter_mut().for_each(|one| one.sent = one.sent.or(sent));
         let first = members.iter().map(|one| one.until).min().expect("it has members");
         self.put_back(members);
-        tokio::time::sleep_until(first.min(Instant::now() + self.back_off.pause())).await;
+        let pause = self.back_off.pause_at_random(self.chance.number());
+        tokio::time::sleep_until(first.min(Instant::now() + pause)).await;
     }
 
     /// Answers those for whom there is no more time.

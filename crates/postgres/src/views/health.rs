@@ -5,15 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use dacapo_store::{StoreError, ViewHealth};
 use tokio::time::Instant;
 
-/// From then on a read that was given up counts as one that failed: nobody reads a row for so long.
-const LONG: Duration = Duration::from_secs(2);
-/// How often at most what fails is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
+use crate::limits;
 
 /// What is known of one view.
 #[derive(Debug, Default)]
@@ -69,7 +65,7 @@ impl Health {
     /// What is to be tried again now.
     pub(super) fn due(&self) -> Vec<String> {
         let mut known = self.known();
-        if known.failing.is_empty() || known.tried.is_some_and(|tried| tried.elapsed() < TRY_AGAIN) {
+        if known.failing.is_empty() || known.tried.is_some_and(|tried| tried.elapsed() < limits::FAILED_READ_LOOK) {
             return vec![];
         }
         known.tried = Some(Instant::now());
@@ -101,7 +97,7 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let time = self.since.elapsed();
-        if !self.done && time >= LONG {
+        if !self.done && time >= limits::READ_TIME_LONG {
             let found = format!("no answer within {} s, and nobody waited any longer", time.as_secs());
             self.health.read(&self.what.1, Some(&StoreError::unavailable(&self.what.0, found)));
         }
@@ -129,7 +125,7 @@ mod tests {
         drop(reading());
         assert_eq!(health.told(), ViewHealth::default(), "the caller need not wait");
         let long = reading();
-        tokio::time::sleep(LONG).await;
+        tokio::time::sleep(limits::READ_TIME_LONG).await;
         drop(long);
         assert!(health.told().failing.is_some_and(|error| error.contains("no answer within 2 s")));
         assert_eq!((health.due(), health.due()), (vec!["SELECT a".to_owned()], vec![]));

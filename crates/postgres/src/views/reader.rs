@@ -4,7 +4,6 @@
 //! it continues from a savepoint, which changes nothing about the state.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{Letter, Position, Token};
@@ -15,11 +14,8 @@ use super::rows::{RowSql, Sent};
 use super::session::Session;
 use super::sql::Answer;
 use super::view::Place;
-use super::{CHECK, letters, sql, tokens};
-
-/// The time for which a state is kept for anyone who does nothing with it. It blocks nobody but holds up cleaning in the
-/// database.
-const IDLE: Duration = Duration::from_secs(300);
+use super::{letters, sql, tokens};
+use crate::limits;
 
 pub(super) struct Reader {
     place: Arc<Place>,
@@ -68,8 +64,8 @@ async fn begin(session: &mut Session, schema: &str) -> Sent<Vec<Token>> {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = {schema}, pg_temp;
              SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {idle};
              SET LOCAL client_connection_check_interval = {check}; SAVEPOINT dacapo",
-            idle = IDLE.as_millis(),
-            check = CHECK.as_millis(),
+            idle = limits::STATE_IDLE_TIME_MAX.as_millis(),
+            check = limits::CLIENT_LOOK.as_millis(),
         ))
         .await?;
     tokens::read(session, schema).await

@@ -8,10 +8,8 @@ use sqlx::postgres::{PgArguments, PgRow};
 
 use super::session::Session;
 use super::value::{self, add_array, added, arguments, from_column, is_nowhere, storage, tagged};
+use crate::limits::BLOCK_ROWS_MAX;
 use crate::quote::quoted;
-
-/// Rows in one statement of a bulk write. Larger ones are no faster, and take more memory on both sides.
-const BLOCK_ROWS: usize = 10_000;
 
 /// Something that is written, or read, and what went wrong.
 pub(super) type Sent<T> = Result<T, Failed>;
@@ -109,7 +107,7 @@ impl<'a> RowSql<'a> {
             self.unnest(&places, owned),
             self.key
         );
-        for block in rows.chunks_mut(BLOCK_ROWS) {
+        for block in rows.chunks_mut(BLOCK_ROWS_MAX) {
             let key = |(segment, row): &OfSegment| {
                 (*segment, table.key.iter().map(|place| row[*place].clone()).collect::<Vec<_>>())
             };
@@ -179,7 +177,7 @@ impl<'a> RowSql<'a> {
         for (_, key) in &keys {
             assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
         }
-        for block in keys.chunks_mut(BLOCK_ROWS) {
+        for block in keys.chunks_mut(BLOCK_ROWS_MAX) {
             session.run(&sql, self.arrays(table.key, block, false)?).await?;
         }
         Ok(())
@@ -263,7 +261,7 @@ impl<'a> RowSql<'a> {
         let mut found = Vec::new();
         let keys: Vec<(usize, &Vec<Value>)> =
             keys.iter().enumerate().filter(|(_, key)| !key.iter().any(is_nowhere)).collect();
-        for asked in keys.chunks(BLOCK_ROWS) {
+        for asked in keys.chunks(BLOCK_ROWS_MAX) {
             let mut block: Vec<OfSegment> = of_none(asked.iter().map(|(_, key)| (*key).clone())).collect();
             for stored in session.fetch(&sql, self.arrays(self.table.key, &mut block, false)?).await? {
                 let at: i64 = stored.try_get(1)?;
@@ -320,7 +318,7 @@ impl<'a> RowSql<'a> {
             same.collect::<Vec<_>>().join(" AND "),
         );
         let mut found = Vec::new();
-        for (block, from) in values.chunks(BLOCK_ROWS).zip((0..).step_by(BLOCK_ROWS)) {
+        for (block, from) in values.chunks(BLOCK_ROWS_MAX).zip((0..).step_by(BLOCK_ROWS_MAX)) {
             for value in block.iter().flatten() {
                 value::check(value, || format!("index {} of table {}", index.name, self.table.name))?;
             }

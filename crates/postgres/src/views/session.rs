@@ -2,7 +2,7 @@
 //!
 //! Anyone who gets no answer within [`SILENCE_TIME_MAX`](crate::limits::SILENCE_TIME_MAX) gets an error, except for statements that
 //! may take as long as they take. A future that is dropped while a statement is under way closes the connection: the server sees that within
-//! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing continues that nobody waits for, and no
+//! [`CLIENT_LOOK`](crate::limits::CLIENT_LOOK) and ends the statement and its transaction. So nothing continues that nobody waits for, and no
 //! connection that is in the middle of something goes back to the pool.
 
 use std::sync::Arc;

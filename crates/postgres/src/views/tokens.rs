@@ -15,6 +15,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use super::rows::Sent;
 use super::session::Session;
 use super::value::added;
+use crate::limits;
 
 const COLUMNS: &str =
     "segment, epoch, position, owner, held_for, cap, counted_after, counted, replay_request, replay_through";
@@ -86,7 +87,7 @@ async fn still(session: &mut Session, schema: &str, statements: &str) -> Sent<Ve
     let batch = format!(
         "SET LOCAL client_connection_check_interval = {check};
          LOCK TABLE {schema}._dacapo_tokens IN SHARE ROW EXCLUSIVE MODE; {statements}",
-        check = super::CHECK.as_millis()
+        check = limits::CLIENT_LOOK.as_millis()
     );
     Ok(session.batch(batch).await?)
 }

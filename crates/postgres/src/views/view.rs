@@ -23,9 +23,7 @@ use super::session::Session;
 use super::value::added;
 use super::writer::Writer;
 use super::{Home, begun, code, history, letters, outbox, tokens};
-
-/// The time for which what could not be read waits for a lock when it is tried again.
-const PROBE_LOCK: Duration = Duration::from_millis(50);
+use crate::limits;
 
 /// A view. Nothing of it is kept here: every node has one of these, and they share only the database.
 pub(super) struct PgView {
@@ -66,7 +64,7 @@ impl PgView {
             let tried = "read a table of";
             let tried_again = async {
                 let mut session = self.session(tried).await?;
-                let lock = PROBE_LOCK.as_millis();
+                let lock = limits::PROBE_LOCK_TIME_MAX.as_millis();
                 session.batch(format!("SET LOCAL lock_timeout = {lock}; {probe}")).await?;
                 Ok(())
             };

@@ -22,7 +22,8 @@ use super::session::Session;
 use super::sql::{self, Answer};
 use super::value::added;
 use super::view::Place;
-use super::{CHECK, code, history, letters, outbox, schema, tokens};
+use super::{code, history, letters, outbox, schema, tokens};
+use crate::limits;
 
 pub(super) struct Writer {
     place: Arc<Place>,
@@ -74,7 +75,7 @@ impl Writer {
             "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL search_path = {schema}, pg_temp;
              SET LOCAL statement_timeout = 0; SET LOCAL client_connection_check_interval = {check}",
             schema = self.place.schema,
-            check = CHECK.as_millis(),
+            check = limits::CLIENT_LOOK.as_millis(),
         );
         let begun = self.session().await?.begin(begin).await;
         if begun.is_err() {
@@ -142,7 +143,7 @@ impl Writer {
             // What is read-only within a savepoint is writable again after it.
             session.batch("SAVEPOINT dacapo; SET TRANSACTION READ ONLY".to_owned()).await?;
         } else {
-            let check = CHECK.as_millis();
+            let check = limits::CLIENT_LOOK.as_millis();
             let begin = format!(
                 "BEGIN READ ONLY; SET LOCAL search_path = {}, pg_temp; SET LOCAL statement_timeout = 0;
                  SET LOCAL client_connection_check_interval = {check}",

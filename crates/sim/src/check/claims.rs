@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dacapo::ViewId;
-use dacapo_model::{Member, MemberId, limits};
+use dacapo_model::{Member, MemberId};
 use dacapo_store::{Members, Views};
 use futures::FutureExt;
 
@@ -13,13 +13,8 @@ use super::journal::Record;
 use super::landed::text;
 use crate::books::Alarms;
 use crate::disk::{Claim, Landed};
+use crate::limits;
 use crate::world::{World, locked};
-
-/// The time between two checks of who has which segment.
-const LOOK: Duration = Duration::from_millis(250);
-/// The time that beyond its time something may take to be noticed: leases are looked at when they are renewed, a
-/// handler may keep a batch, and a call may be tried again.
-const SLACK: Duration = Duration::from_secs(3);
 
 /// A lease.
 struct Lease {
@@ -68,8 +63,8 @@ pub fn check(world: &World, records: &[Record]) {
     };
     let (alarms, mut next) = (&locked(&world.books).alarms, 0);
     for (now, landed) in world.disk.landed_at() {
-        while history.now + LOOK <= now {
-            history.now += LOOK;
+        while history.now + limits::CLAIMS_LOOK <= now {
+            history.now += limits::CLAIMS_LOOK;
             history.look();
             while let Some(alarm) = alarms.get(next).filter(|alarm| alarm.at <= history.now) {
                 history.check_alarm(alarm);
@@ -191,7 +186,8 @@ impl History<'_> {
                 // Every one of them must be well: which one it is for is not told here.
                 let fine = self.capable(&view).map(fine).collect::<Option<Vec<_>>>();
                 let waited = fine.and_then(|fine| fine.into_iter().max()).map(|fine| self.now - fine);
-                let late = waited.is_some_and(|waited| waited > limits::UNOWNED_TIME_MAX + SLACK);
+                let late =
+                    waited.is_some_and(|waited| waited > dacapo::limits::UNOWNED_TIME_MAX + limits::CLAIMS_SLACK);
                 let entry = self.unowned.entry((view.clone(), segment)).or_insert(Unowned { since, told: false });
                 if late && !entry.told {
                     entry.told = true;
@@ -209,7 +205,7 @@ impl History<'_> {
 
     /// Anyone who has seen for two lease times that a segment is nobody's says so.
     fn check_alarm(&self, alarm: &Alarms) {
-        let late = |since: Duration| alarm.at > since + limits::UNOWNED_TIME_MAX + SLACK;
+        let late = |since: Duration| alarm.at > since + dacapo::limits::UNOWNED_TIME_MAX + limits::CLAIMS_SLACK;
         let lease = self.leases.values().find(|lease| lease.slot == alarm.slot && lease.until > self.now);
         let good = self.good_since(Some(alarm.slot)).zip(lease).map(|(good, lease)| good.max(lease.since));
         let Some(well_since) = good.filter(|since| late(*since)) else { return };

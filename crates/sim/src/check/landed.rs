@@ -11,14 +11,8 @@ use futures::FutureExt;
 use super::catalog::{Following, Version};
 use super::journal::Record;
 use crate::disk::{Claim, Landed};
+use crate::limits;
 use crate::world::World;
-
-/// The time that it may take until a node has noticed that a version is paused.
-const NOTICED: Duration = Duration::from_secs(4);
-
-/// The time for which before the end of a replay is told a node may have looked whether it is over: it may be paused
-/// in between.
-const LOOKED_MAX: Duration = Duration::from_secs(15);
 
 /// The last replay that a segment has taken up: the position of its request, and where the segment was.
 type Mark = (u64, u64);
@@ -174,7 +168,7 @@ impl History<'_> {
                     .paused_at
                     .get(&text(view))
                     .zip(good_since)
-                    .filter(|(since, good)| self.now > *(*since).max(good) + NOTICED)
+                    .filter(|(since, good)| self.now > *(*since).max(good) + limits::NOTICED_TIME_MAX)
             {
                 self.world.violated(format!(
                     "pause: {view} is paused since {:.1} s and was moved to {}",
@@ -238,7 +232,7 @@ impl History<'_> {
             let cancelled = self.catalog.fold.is_cancelled(replay.requested);
             // Who has not heard of the cancellation may take it up after somebody saw that nobody had.
             let taken_up = self.taken_up.get(&(view.clone(), *segment));
-            let unseen = cancelled && taken_up.is_some_and(|taken_up| self.now < *taken_up + LOOKED_MAX);
+            let unseen = cancelled && taken_up.is_some_and(|taken_up| self.now < *taken_up + limits::LOOKED_TIME_MAX);
             if (mark.0 != replay.requested && !cancelled) || (mark.0 == replay.requested && *at < mark.1 && !unseen) {
                 self.world.violated(format!(
                     "replay: that of {view} which {} asked for was told to have ended at {}, segment {segment} is at \

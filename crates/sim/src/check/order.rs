@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dacapo::ViewId;
-use dacapo_model::{Member, MemberId, limits};
+use dacapo_model::{Member, MemberId};
 
 use super::catalog::{Following, Version};
 use super::effects::{Kept, Served, aside_and_dropped, kept};
@@ -28,13 +28,8 @@ use super::landed::text;
 use crate::disk::Landed;
 use crate::effects::Made;
 use crate::ledger::{PROJECTIONS, makes_past_effects};
+use crate::limits;
 use crate::world::World;
-
-/// Between a look at what comes before and the effect a node may stand still for as long as it is paused, and then the
-/// try may take its time.
-const LOOKED_MAX: Duration = Duration::from_secs(15);
-/// A node looks at tokens now and then, so what has not moved for it may have moved a little before.
-const STILL: Duration = Duration::from_secs(limits::STALL_TIME_MAX.as_secs() - 1);
 
 /// Every pair of effects of a stream that two versions made in the other order has an excuse.
 pub fn check(world: &World, records: &[Record]) {
@@ -66,7 +61,8 @@ pub fn check(world: &World, records: &[Record]) {
                 p > q && served.voice(p, past) != Some(one)
             };
             let has_no_excuse = |later: &&Made| {
-                *kept + LOOKED_MAX < later.at || !excuses.has(view, stream, excuses.appended(left)..later.at)
+                *kept + limits::LOOKED_TIME_MAX < later.at
+                    || !excuses.has(view, stream, excuses.appended(left)..later.at)
             };
             let mut before = made[..nth].iter().filter(comes_later).filter(has_no_excuse);
             if let Some(later) = before.next().filter(|_| !is_aside) {
@@ -180,7 +176,7 @@ impl Excuses {
                 let of = text(view);
                 let applies = matches!(catalog.fold.phase(&of.0, &of.1), "Initializing" | "Serving" | "StandingBy");
                 let has_code = leases.values().any(|(member, until)| *until > now && member.has_code_of(view));
-                let goes_on = applies && !paused.contains(&of) && has_code && now < come.moved + STILL;
+                let goes_on = applies && !paused.contains(&of) && has_code && now < come.moved + limits::STILL_TIME_MAX;
                 all.versions.entry(of).or_default().set(now, !goes_on);
             }
         }

@@ -9,11 +9,8 @@ use dacapo::ViewId;
 use super::catalog::{Fold, Version};
 use super::landed::text;
 use crate::disk::Landed;
+use crate::limits;
 use crate::world::{World, locked};
-
-/// The time that it may take, once all ways are good, until every node has closed it, and until the last answer from
-/// before has come: views are compared once a second, and a client waits for two.
-const NOTICED: Duration = Duration::from_secs(4);
 
 /// What was committed to such views, and what was answered from them.
 pub fn check(world: &World) {
@@ -35,7 +32,9 @@ pub fn check(world: &World) {
     }
     for seen in &locked(&world.books).seen {
         let Some(since) = world.disk.parted_at(seen.projection, &seen.version) else { continue };
-        if seen.at > since + NOTICED && is_good(&ways, seen.at.saturating_sub(NOTICED), seen.at) {
+        if seen.at > since + limits::NOTICED_TIME_MAX
+            && is_good(&ways, seen.at.saturating_sub(limits::NOTICED_TIME_MAX), seen.at)
+        {
             world.violated(format!(
                 "parted: {} of {} is of another history since {:.3} s, and was shown: {seen:?}",
                 seen.version,

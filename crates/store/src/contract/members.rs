@@ -7,7 +7,10 @@ use dacapo_model::{CodeId, Member, MemberCode, MemberId, ProjectionName};
 
 use crate::members::Members;
 
-const LONG: Duration = Duration::from_secs(60);
+/// Longer than any test.
+fn long() -> Duration {
+    Duration::from_secs(60)
+}
 
 fn member(number: u8) -> Member {
     let projection = ProjectionName::new("balances").expect("a valid name");
@@ -21,10 +24,10 @@ fn member(number: u8) -> Member {
 pub async fn those_with_a_lease_are_known_to_all(members: &dyn Members) {
     assert_eq!(members.live().await.expect("read"), []);
     let (one, two) = (member(1), Member { carries: vec![], address: None, ..member(2) });
-    assert_eq!(members.renew(&two, LONG).await.expect("renewed"), std::slice::from_ref(&two));
-    assert_eq!(members.renew(&one, LONG).await.expect("renewed"), [one.clone(), two.clone()]);
+    assert_eq!(members.renew(&two, long()).await.expect("renewed"), std::slice::from_ref(&two));
+    assert_eq!(members.renew(&one, long()).await.expect("renewed"), [one.clone(), two.clone()]);
     let busy = Member { ready: false, ..one.clone() };
-    assert_eq!(members.renew(&busy, LONG).await.expect("renewed"), [busy.clone(), two.clone()]);
+    assert_eq!(members.renew(&busy, long()).await.expect("renewed"), [busy.clone(), two.clone()]);
     assert_eq!(members.live().await.expect("read"), [busy, two]);
 }
 
@@ -32,8 +35,8 @@ pub async fn those_with_a_lease_are_known_to_all(members: &dyn Members) {
 pub async fn a_lease_ends(members: &dyn Members) {
     let (one, two, three) = (member(1), member(2), member(3));
     members.renew(&one, Duration::from_millis(1)).await.expect("renewed");
-    members.renew(&two, LONG).await.expect("renewed");
-    members.renew(&three, LONG).await.expect("renewed");
+    members.renew(&two, long()).await.expect("renewed");
+    members.renew(&three, long()).await.expect("renewed");
     // Every store's clock advances.
     while members.live().await.expect("read").len() > 2 {
         tokio::task::yield_now().await;
@@ -41,7 +44,7 @@ pub async fn a_lease_ends(members: &dyn Members) {
     members.leave(three.id).await.expect("left");
     members.leave(three.id).await.expect("leaving twice is leaving once");
     assert_eq!(members.live().await.expect("read"), std::slice::from_ref(&two));
-    assert_eq!(members.renew(&one, LONG).await.expect("renewed"), [one, two], "one that was late is back");
+    assert_eq!(members.renew(&one, long()).await.expect("renewed"), [one, two], "one that was late is back");
 }
 
 /// Makes the tests of the suite. `$make` is an expression that makes members that nobody else knows, and anything that

@@ -25,6 +25,7 @@ use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::files::with_advice;
+use crate::limits;
 use crate::sqlite::fault::corrupt;
 use crate::sqlite::moved::{self, beside};
 use crate::sqlite::scrub::{self, Looked};
@@ -39,16 +40,6 @@ use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 const SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", moved::NOTE, moved::NEW_NOTE];
 /// The files of a view that SQLite opens.
 const OPENED: [&str; 4] = ["", "-wal", "-shm", "-journal"];
-/// Idle connections for readers that a view keeps.
-const IDLE_READERS_MAX: usize = 8;
-/// Pages of 4 KiB in the WAL before they are moved into the file: hot pages are then moved once for many commits.
-const CHECKPOINT_PAGES: i64 = 8_192;
-/// Page cache of the connection that writes, in KiB; negative is how SQLite is told KiB.
-const WRITER_CACHE_KIB: i64 = -65_536;
-/// Page cache of a connection that reads.
-const READER_CACHE_KIB: i64 = -8_192;
-/// Bytes of WAL that stay allocated between checkpoints.
-const WAL_BYTES_KEPT: i64 = 64 << 20;
 
 /// Views in one folder, one file each. A process has one of these for each folder, since two share no locks except
 /// SQLite's.
@@ -154,7 +145,7 @@ impl Folder {
                 place.damaged(error);
             }
         })?;
-        let mut control = connect(&path, &place, READER_CACHE_KIB)?;
+        let mut control = connect(&path, &place, limits::READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
         }
@@ -237,7 +228,7 @@ impl Home for FileHome {
     const INLINE: bool = false;
 
     fn desk(self: &Arc<Self>) -> Result<Db, StoreError> {
-        connect(&self.path, &self.place, WRITER_CACHE_KIB)
+        connect(&self.path, &self.place, limits::WRITER_CACHE_KIB)
     }
 
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -262,7 +253,7 @@ impl Home for FileHome {
         let mut db = match idle {
             Some(db) => db,
             None => {
-                let mut db = connect(&self.path, &self.place, READER_CACHE_KIB)?;
+                let mut db = connect(&self.path, &self.place, limits::READER_CACHE_KIB)?;
                 db.tried("open the view", |connection| connection.pragma_update(None, "query_only", true))?;
                 db
             }
@@ -304,7 +295,7 @@ impl Home for FileHome {
         // A connection that cannot even do this is closed, which ends its transaction as well.
         if db.rollback().is_ok() {
             let mut idle = locked(&self.idle);
-            if idle.len() < IDLE_READERS_MAX {
+            if idle.len() < limits::IDLE_READERS_MAX {
                 idle.push(db);
             }
         }
@@ -338,8 +329,8 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "cache_size", cache_kib)?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
+        connection.pragma_update(None, "wal_autocheckpoint", limits::CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", limits::WAL_BYTES_MAX)
     })?;
     Ok(db)
 }

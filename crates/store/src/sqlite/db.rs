@@ -9,15 +9,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, ffi};
 
 use crate::error::StoreError;
+use crate::limits;
 use crate::sqlite::rows::RowSql;
 use crate::sqlite::{Place, vfs};
 use crate::table::Table;
 use crate::views::ViewCopy;
-
-/// The time for which a statement waits for another process; within a process nobody waits here.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of statements that are kept prepared.
-const STATEMENTS_MAX: usize = 128;
 
 /// A connection that knows its place for error messages, and the SQL of the tables that it has used.
 pub(crate) struct Db {
@@ -36,8 +32,8 @@ impl Db {
     pub(crate) fn new(connection: Connection, place: Arc<Place>) -> Result<Self, StoreError> {
         let mut db = Self { connection, place, rows: Vec::new(), altered: false, full: false };
         db.tried("open the view", |connection| {
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+            connection.busy_timeout(limits::BUSY_TIME_MAX)?;
+            connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_MAX);
             connection.pragma_update(None, "temp_store", "MEMORY")
         })?;
         Ok(db)
@@ -123,7 +119,7 @@ impl Db {
             |db: &mut Self, time| db.tried("set how long to wait", |connection| connection.busy_timeout(time));
         patience(self, Duration::ZERO)?;
         let done = act(self);
-        patience(self, BUSY_TIMEOUT)?;
+        patience(self, limits::BUSY_TIME_MAX)?;
         done
     }
 

@@ -12,14 +12,12 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::error::StoreError;
+use crate::limits;
 use crate::sqlite::fault::fault;
 use crate::sqlite::pages::{self, Unread};
 use crate::sqlite::vfs::fails;
 use crate::sqlite::view::locked;
 use crate::views::ViewHealth;
-
-/// Most failures that are remembered.
-const FAILING_MAX: usize = 64;
 
 /// The place of a view. All users of the view in a process share it.
 #[derive(Debug)]
@@ -97,7 +95,7 @@ impl Place {
         );
         if matches!(fault, StoreError::Unavailable { .. }) && is_failing {
             let mut failing = locked(&self.failing);
-            if failing.len() < FAILING_MAX || failing.contains_key(tried) {
+            if failing.len() < limits::FAILED_READS_MAX || failing.contains_key(tried) {
                 let unread = is_of_read(error).then(pages::take_unread).flatten();
                 let unread = unread.filter(|unread| pages::is_of(&unread.file.to_string_lossy(), &self.name));
                 failing.insert(tried.to_owned(), Failing { error: fault.to_string(), unread });

@@ -60,8 +60,7 @@ pub(in crate::view) struct Shelf<R: Row> {
     pending: Vec<u32>,
     /// The places that the event that is being applied has written.
     touched: Vec<u32>,
-    /// True if every row of the table has an entry, so that a row without an entry does not exist. `None` if it was not
-    /// checked.
+    /// True if a row without an entry does not exist in the table. `None` if it was not checked.
     pub(in crate::view) complete: Option<bool>,
     /// The number of entries that are not known.
     unknown: usize,
@@ -147,9 +146,17 @@ impl<R: Row> Shelf<R> {
     #[expect(clippy::expect_used, reason = "four billion rows do not fit in memory")]
     pub(in crate::view) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
-        let (row, owner) = (None, Owner::default());
-        let (known, changed, pending, used, touched) = (false, false, false, true, false);
-        let entry = Entry { key, row, known, changed, pending, used, touched, owner, bytes: 0 };
+        let entry = Entry {
+            key,
+            row: None,
+            known: false,
+            changed: false,
+            pending: false,
+            used: true,
+            touched: false,
+            owner: Owner::default(),
+            bytes: 0,
+        };
         self.unknown += 1;
         let place = match self.free.pop() {
             Some(place) => {

@@ -11,11 +11,6 @@ use super::sql::{Choice, int8};
 use crate::journal::copied::{Columns, Copied};
 use crate::limits;
 
-/// From so many positions on they are read by `COPY`.
-const COPY_EVENTS_MIN: u64 = 1_000;
-/// Most events whose places are read at once, of which each has a few dozen bytes, and never a kilobyte.
-const PLACES_MAX: u64 = 16_384;
-
 /// The positions after one, through another.
 #[derive(Clone, Copy)]
 struct Span {
@@ -30,7 +25,7 @@ impl Reader {
         if after >= head {
             return Ok(EventBatch::empty(head));
         }
-        let to = after.plus(head.since(after).min(PLACES_MAX).min(limit.events.max(1) as u64));
+        let to = after.plus(head.since(after).min(limits::PLACES_READ_MAX).min(limit.events.max(1) as u64));
         let sql = format!(
             "COPY (SELECT stream, type FROM events WHERE position > {} AND position <= {} ORDER BY position) \
              TO STDOUT (FORMAT binary)",
@@ -63,7 +58,7 @@ impl Reader {
         let most = self.most(Limit { bytes: limit.bytes - limit.bytes / 8, ..limit });
         let to = head.min(after.plus(most as u64));
         let events = to.since(after);
-        if events < COPY_EVENTS_MIN {
+        if events < limits::COPY_EVENTS_MIN {
             return Ok(None);
         }
         let middle = after.plus(events / 2);

@@ -16,9 +16,8 @@ use dacapo_store::{
 
 use super::Way;
 use crate::disk::{Back, Before, Claim, Kind, Landed};
+use crate::limits;
 
-/// How long the disk keeps a transaction for a node that it does not hear of. More than a call takes on a bad way.
-const SILENT_MAX: Duration = Duration::from_millis(1_500);
 /// What it says then.
 const ENDED: &str = "the disk has ended the transaction (simulated)";
 
@@ -278,7 +277,7 @@ impl SimWriter {
             return Err(StoreError::unavailable(what, ENDED));
         }
         let way = (self.way.slot, Kind::Views);
-        match tokio::time::timeout(SILENT_MAX, self.way.disk().there(way, what)).await {
+        match tokio::time::timeout(limits::SILENCE_TIME_MAX, self.way.disk().there(way, what)).await {
             Ok(Ok(_)) if !is_there(&self.way, &self.id, &self.view).await => Err(gone(what)),
             Ok(back) => back,
             Err(_) => Err(self.end().await),
@@ -287,7 +286,7 @@ impl SimWriter {
 
     async fn back<T, E: From<StoreError>>(&mut self, back: Back, done: Result<T, E>) -> Result<T, E> {
         let way = (self.way.slot, Kind::Views);
-        match tokio::time::timeout(SILENT_MAX, self.way.disk().pass(way, back.time)).await {
+        match tokio::time::timeout(limits::SILENCE_TIME_MAX, self.way.disk().pass(way, back.time)).await {
             Ok(_) => self.way.disk().back(way, Back { time: Duration::ZERO, ..back }, done).await,
             Err(_) => Err(self.end().await.into()),
         }

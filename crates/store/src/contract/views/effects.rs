@@ -18,7 +18,7 @@ async fn take(view: &dyn View, seen: EffectsClaim, by: MemberId, at: i64) -> Eff
 }
 
 async fn number_of(view: &dyn View, position: u64) -> u64 {
-    let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
+    let due = view.effects_due(Timestamp::from_micros(i64::MAX), longest(), 10).await.expect("read");
     due.iter().find(|it| it.effect.position.get() == position).expect("it is due").number
 }
 

@@ -14,11 +14,13 @@ pub(super) fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -
 }
 
 /// The longest wait between two tries of an effect.
-pub(super) const LONGEST: Duration = Duration::from_micros(400);
+pub(super) fn longest() -> Duration {
+    Duration::from_micros(400)
+}
 
 /// Returns the positions and ordinals of the due effects.
 pub(super) async fn due(view: &dyn View, now: i64) -> Vec<(u64, u32)> {
-    let due = view.effects_due(Timestamp::from_micros(now), LONGEST, 10).await.expect("read");
+    let due = view.effects_due(Timestamp::from_micros(now), longest(), 10).await.expect("read");
     due.iter().map(|it| (it.effect.position.get(), it.effect.ordinal)).collect()
 }
 
@@ -43,7 +45,7 @@ pub(super) async fn acting(view: &dyn View) -> EffectsClaim {
 
 /// Records the result of the due effect of an event.
 pub(super) async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
-    let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
+    let due = view.effects_due(Timestamp::from_micros(i64::MAX), longest(), 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
     let claim = acting(view).await;
     view.settle_effects(claim, &[(found.number, settled.clone())]).await.expect("recorded");
@@ -60,7 +62,7 @@ pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) 
     let first = [effect(&token, 1, 0, "a-1"), effect(&token, 1, 1, "a-1"), effect(&token, 2, 0, "a-2")];
     emit(&*view, first.to_vec()).await;
     emit(&*view, vec![effect(&token, 3, 0, "a-1"), effect(&token, 4, 0, "a-3")]).await;
-    let stored = view.effects_due(Timestamp::from_micros(0), LONGEST, 1).await.expect("read");
+    let stored = view.effects_due(Timestamp::from_micros(0), longest(), 1).await.expect("read");
     assert_eq!((stored.len(), &stored[0].effect, stored[0].attempts), (1, &first[0], 0));
     assert_eq!(due(&*view, 0).await, [(1, 0), (2, 0), (4, 0)]);
     let stream = StreamName::new("a-1").expect("a valid name");

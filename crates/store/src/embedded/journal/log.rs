@@ -8,7 +8,6 @@ pub(super) use sections::{rebuild, streams_of, write_index};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -23,11 +22,8 @@ use crate::error::StoreError;
 use crate::files::no_more_files;
 use crate::head::Head;
 use crate::journal::Health;
+use crate::limits;
 use sections::Sections;
-
-const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-const REVISIONS_MAX: NonZeroUsize = NonZeroUsize::new(131_072).unwrap();
-const PLACES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 pub(super) struct Log {
     pub disk: Arc<dyn Disk>,
@@ -86,10 +82,10 @@ impl Log {
             reading: AtomicBool::new(false),
             damage: Mutex::default(),
             chunks: RwLock::new(Arc::new(found.chunks)),
-            files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+            files: Mutex::new(LruCache::new(limits::OPEN_FILES_MAX)),
             sections: Mutex::new(Sections::new(cache_bytes)),
-            revisions: Mutex::new(LruCache::new(REVISIONS_MAX)),
-            places: Mutex::new(LruCache::new(PLACES_MAX)),
+            revisions: Mutex::new(LruCache::new(limits::KNOWN_STREAMS_MAX)),
+            places: Mutex::new(LruCache::new(limits::KNOWN_PLACES_MAX)),
         }
     }
 

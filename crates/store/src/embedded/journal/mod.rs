@@ -52,19 +52,14 @@ use crate::blocking::blocking;
 use crate::clock::{Clock, SystemClock, uuid_at};
 use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Filter, Health, Journal, Limit, StreamInfo};
+use crate::limits;
 use crate::record::EventBatch;
 use log::Log;
 use open::Believe;
 use read::Reader;
 pub use repair::{Repair, RepairAct, RepairStep, repair};
-use sequencer::{Request, WAITING_MAX};
+use sequencer::Request;
 use writer::Writer;
-
-/// Chunks are never larger than this and one group, so that a place in one fits 32 bits.
-const CHUNK_BYTES_MAX: u64 = 1 << 30;
-
-/// So near to the head a read is done where it is asked for.
-const NEAR_EVENTS_MAX: u64 = 64;
 
 /// The options of an [`EmbeddedJournal`].
 #[derive(Clone)]
@@ -89,9 +84,9 @@ impl Default for JournalOptions {
             clock: Arc::new(SystemClock),
             disk: Arc::new(FileDisk),
             id: fresh_id(),
-            chunk_bytes: 64 << 20,
-            commits_flushed_every: Duration::from_millis(200),
-            index_cache_bytes: 64 << 20,
+            chunk_bytes: limits::CHUNK_BYTES,
+            commits_flushed_every: limits::COMMITS_FLUSH_REST,
+            index_cache_bytes: limits::INDEX_CACHE_BYTES_MAX,
         }
     }
 }
@@ -132,9 +127,9 @@ impl EmbeddedJournal {
         let failed = |error: std::io::Error| StoreError::unavailable("start a thread of the journal", error);
         let (sealed, indexer) =
             sequencer::start_indexer(Arc::clone(&log), options.commits_flushed_every).map_err(failed)?;
-        let chunk_bytes = options.chunk_bytes.min(CHUNK_BYTES_MAX);
+        let chunk_bytes = options.chunk_bytes.min(limits::CHUNK_BYTES_MAX);
         let writer = Writer::new(Arc::clone(&log), options.clock, chunk_bytes, start, sealed);
-        let (requests, queue) = mpsc::channel(WAITING_MAX);
+        let (requests, queue) = mpsc::channel(limits::WAITING_APPENDS_MAX);
         let (ending, ended) = watch::channel(());
         let run = move || sequencer::run(writer, queue, ending);
         let sequencer = std::thread::Builder::new().name("dacapo-sequencer".into()).spawn(run).map_err(failed)?;
@@ -267,7 +262,7 @@ impl Journal for EmbeddedJournal {
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         // A reader that follows reads what was just written, which is in the system's memory. A change of threads would
         // take longer than the read.
-        if self.log.head().since(after) <= NEAR_EVENTS_MAX {
+        if self.log.head().since(after) <= limits::NEAR_EVENTS_MAX {
             return self.reader.read(after, filter, limit);
         }
         let (reader, filter) = (self.reader.clone(), filter.clone());

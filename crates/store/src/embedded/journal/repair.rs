@@ -8,15 +8,16 @@ use std::sync::mpsc::sync_channel;
 
 use dacapo_model::{JournalId, Position};
 
+use super::JournalOptions;
 use super::chunk::{self, HEADER_BYTES, Header};
 use super::commit::{CommitFile, Kept};
 use super::log::{Found, Log, corrupt_at, disk_error};
 use super::open::{self, Believe};
 use super::writer::{Start, Writer};
-use super::{CHUNK_BYTES_MAX, JournalOptions};
 use crate::embedded::disk::Disk;
 use crate::embedded::lock::DataDir;
 use crate::error::StoreError;
+use crate::limits;
 
 /// The damage of a journal, and the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ fn steps(path: &Path, found: &Found, start: &Start) -> Vec<RepairStep> {
 
 fn settle(path: &Path, options: JournalOptions, found: Found, start: Start) -> Result<(), StoreError> {
     let id: JournalId = found.id;
-    let chunk_bytes = options.chunk_bytes.clamp(HEADER_BYTES, CHUNK_BYTES_MAX);
+    let chunk_bytes = options.chunk_bytes.clamp(HEADER_BYTES, limits::CHUNK_BYTES_MAX);
     let log = Arc::new(Log::new(options.disk, path.to_owned(), found, options.index_cache_bytes));
     let (sealed, _none) = sync_channel(1);
     let mut writer = Writer::new(log, options.clock, chunk_bytes, start, sealed);

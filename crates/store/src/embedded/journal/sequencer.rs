@@ -21,15 +21,7 @@ use super::log::{Log, write_index};
 use super::writer::Writer;
 use crate::error::AppendError;
 use crate::journal::{Append, Appended};
-
-/// The number of appends that may wait.
-pub(super) const WAITING_MAX: usize = 4096;
-/// The number of appends that one group has at most.
-const GROUP_APPENDS_MAX: usize = 4096;
-/// From this many bytes on a group takes no more appends.
-const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Most sealed chunks that wait for their index. With more, appends wait.
-const SEALED_MAX: usize = 1;
+use crate::limits;
 
 pub(super) enum Request {
     Append {
@@ -59,7 +51,7 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
                 Request::Probe => probe = true,
                 Request::Close => requests.close(),
             }
-            let full = appends.len() >= GROUP_APPENDS_MAX || group_bytes >= GROUP_BYTES_MAX;
+            let full = appends.len() >= limits::GROUP_APPENDS_MAX || group_bytes >= limits::GROUP_BYTES_MAX;
             next = if full { None } else { requests.try_recv().ok() };
         }
         if appends.is_empty() {
@@ -86,7 +78,7 @@ pub(super) fn start_indexer(
     log: Arc<Log>,
     flush_every: Duration,
 ) -> std::io::Result<(SyncSender<Arc<Chunk>>, JoinHandle<()>)> {
-    let (sender, receiver) = sync_channel(SEALED_MAX);
+    let (sender, receiver) = sync_channel(limits::SEALED_CHUNKS_MAX);
     let thread = std::thread::Builder::new()
         .name("dacapo-indexer".into())
         .spawn(move || index_sealed(&log, &receiver, flush_every))?;
