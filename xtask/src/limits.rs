@@ -29,7 +29,7 @@ fn time_in(line: &str) -> Option<&str> {
     let (before, declared) = code.split_once("const ")?;
     let is_whole = before.is_empty() || before.ends_with([' ', '{', ';']);
     let (name, rest) = declared.split_once(':')?;
-    let kind = rest.split('=').next()?.trim().trim_end_matches(';');
+    let kind = rest.split(['=', ';']).next()?.trim();
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     (is_whole && is_name && kind.rsplit("::").next() == Some("Duration")).then_some(name)
 }

@@ -1,7 +1,7 @@
 //! The planted faults: each breaks one invariant on purpose, to prove that a checker of the simulator notices.
 //!
-//! The product's own code has none of them. They are edits, in files whose form `crates/sim/planted/README.md` describes,
-//! which are applied to a copy of the tree:
+//! The product's own code has none of them. They are edits, which are applied to a copy of the tree.
+//! `crates/sim/planted/README.md` describes the form of their files.
 //!
 //! ```text
 //!   crates/sim/planted/*.fault ──┐
@@ -25,8 +25,8 @@ const FOLDER: &str = "crates/sim/planted";
 pub(crate) const SEEDS: &str = "crates/sim/planted-seeds.txt";
 /// The module that knows which fault is active.
 const MODULE: &str = "crates/sim/planted/planted.rs";
-/// The crate that has this module in the copy: the lowest one, so that every other crate can ask it.
-const CRATE: &str = "crates/model/src";
+/// Where this module is in the copy: in the lowest crate, so that every other one can ask it.
+const MODEL: &str = "crates/model/src";
 /// The variable of the environment that names the active fault.
 pub(crate) const ACTIVE: &str = "DACAPO_PLANTED";
 
@@ -82,13 +82,13 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
 /// compile it again.
 pub(crate) fn plant(root: &Path, faults: &[Fault], copy: &Path) -> Done {
     let mut edited = edited(root, faults).map_err(|wrong| wrong.join("\n"))?;
-    let lib = format!("{CRATE}/lib.rs");
+    let lib = format!("{MODEL}/lib.rs");
     let text = match edited.remove(&lib) {
         Some(text) => text,
         None => read(&root.join(&lib))?,
     };
     edited.insert(lib, text + "\npub mod planted;\n");
-    edited.insert(format!("{CRATE}/planted.rs"), read(&root.join(MODULE))?);
+    edited.insert(format!("{MODEL}/planted.rs"), read(&root.join(MODULE))?);
     let mut kept = BTreeSet::new();
     for name in tracked(root, ".")?.iter().filter(|name| !edited.contains_key(*name)) {
         let path = root.join(name);

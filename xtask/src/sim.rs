@@ -99,8 +99,8 @@ fn build() -> Result<PathBuf, String> {
     Ok(target()?.join("debug").join(PROGRAM))
 }
 
-/// Builds one program with all faults, from a copy of the tree. In the folder of the plain one cargo would take the crates
-/// of the copy for those of the tree, since it knows both by their paths from the root of their workspace.
+/// Builds one program with all faults, from a copy of the tree. In the folder of the plain one, cargo would take the
+/// crates of the copy for those of the tree, since it knows both by their paths from the root of their workspace.
 fn build_planted(faults: &[Fault]) -> Result<PathBuf, String> {
     let planted = target()?.join("planted");
     let (tree, built) = (planted.join("tree"), planted.join("target"));

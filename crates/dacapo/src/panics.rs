@@ -1,4 +1,4 @@
-//! What errors and panics of code that users wrote say, in one line.
+//! The texts of errors and panics of user code, in one line each.
 
 use std::any::Any;
 
@@ -8,7 +8,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// What a panic says.
+/// Returns the text of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")

@@ -102,7 +102,7 @@ async fn part_by_part_every_row_is_looked_at() {
         let found = looked(&node, |found| found.position >= last && found.report.looked_at > 0).await;
         assert_eq!(found.report.outcome, Outcome::Passed, "{found:?}");
         let note = &found.report.notes[0];
-        assert!(found.report.looked_at < LEDGERS && note.contains("streams that begin behind"), "{found:?}");
+        assert!(found.report.looked_at < LEDGERS && note.contains("streams that begin after"), "{found:?}");
         for number in [0, LEDGERS / 2, LEDGERS - 1] {
             let sql = format!("UPDATE totals SET sum = sum + 5 WHERE ledger = 'ledger-{number}'");
             change(&*views, "v1.1", &sql).await;

@@ -80,11 +80,6 @@ const _: () = assert!(
     "a connection that makes room has gone before the server has"
 );
 const _: () = assert!(
-    limits::STOP_TIME_MAX.as_millis() + limits::STOP_MARGIN_MAX.as_millis() + DRAIN_TIME_MAX.as_millis()
-        < limits::REQUEST_TIME_MAX.as_millis(),
-    "a node that is told to stop has ended within ten seconds, after which most supervisors kill it"
-);
-const _: () = assert!(
     SPARE_FILES < FILES_MIN && RESERVE_CONNECTIONS_MAX < CONNECTIONS_MAX,
     "what is kept in reserve is the smaller part"
 );

@@ -85,8 +85,8 @@ fn place(lines: &[&str], edit: &Edit) -> Result<usize, String> {
     match found[..] {
         [at] => Ok(at),
         _ => Err(format!(
-            "{of}: these lines must be in {path} exactly once, but are there {} times. Change the edit so that it breaks \
-             what the code does now:\n{}",
+            "{of}: these lines must be in {path} exactly once, but are there {} times. Change the edit so that it \
+             breaks what the code does now:\n{}",
             found.len(),
             from.join("\n")
         )),

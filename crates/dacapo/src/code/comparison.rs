@@ -238,7 +238,7 @@ fn pair(
     };
     notes.extend(gone.filter(known).map(|name| format!("column {}.{name} is gone", old.name)));
     if by.is_some() {
-        notes.push(format!("table {} is compared by what is declared to be made of its rows", new.name));
+        notes.push(format!("table {} is compared by the declared values of its rows", new.name));
     }
     if declared.only.is_some() {
         notes.push(format!("of table {} only the rows that are declared are compared", new.name));

@@ -31,7 +31,7 @@ pub(crate) fn check(
     source_code: Option<&VersionCode>,
 ) -> Result<(), String> {
     let Some(code) = source_code else {
-        let text = "this node does not carry its code, so nobody can tell which events its rows are made of";
+        let text = "this node does not carry its code, so the events of its rows are unknown";
         return Err(format!("{text}: carry it as well"));
     };
     if segments != source_segments {

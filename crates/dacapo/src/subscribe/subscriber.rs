@@ -213,7 +213,7 @@ async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, t
                 return;
             }
             Err(error) => {
-                tracing::warn!(subscriber = subscriber.name(), %error, "it cannot go on for the moment");
+                tracing::warn!(subscriber = subscriber.name(), %error, "it cannot continue now, and retries");
                 tell.send_modify(|told| told.waiting_on = Some(WaitingOn::Store { error: error.to_string() }));
                 tokio::time::sleep(back_off.pause()).await;
                 continue;

@@ -144,8 +144,8 @@ async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
     node.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor() {
+/// A node whose version 2 is to be compared with version 1, which halts and so does not meet it.
+async fn meeting() -> Node {
     let node = Scenario::new().serving(v1().refusing()).start().await;
     doubt(&node, "ledger-7", 1).await;
     let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
@@ -155,6 +155,12 @@ async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor()
         found.is_some_and(|found| matches!(found.waiting_on[..], [WaitingOn::Verification { part: Some(_), .. }]))
     })
     .await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor() {
+    let node = meeting().await;
     // What is appended before it rests it still takes up, and has nothing to stand still on.
     let stall = loop {
         add(&node, "ledger-7", 1).await;
@@ -171,23 +177,10 @@ async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor()
     node.shutdown().await;
 }
 
-/// Waits until version 2 is to be compared with the one that serves.
-async fn meeting(node: &Node) {
-    until(node, "it is to meet version 1", |status| {
-        let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
-        found.is_some_and(|found| matches!(found.waiting_on[..], [WaitingOn::Verification { part: Some(_), .. }]))
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serving_version_whose_code_is_replaced_meanwhile_is_compared_with_all_the_same() {
-    let node = Scenario::new().serving(v1().refusing()).start().await;
-    doubt(&node, "ledger-7", 1).await;
-    // While version 1 halts they do not meet; then its processor gives way to that of corrected code.
-    let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
-    node.add_projection(carry(&Second::default().verify(patience))).unwrap();
-    meeting(&node).await;
+    let node = meeting().await;
+    // The processor of version 1 gives way to that of corrected code.
     node.add_projection(carry_v1(v1())).unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(part(&found.report, Part::Rows).outcome, Outcome::Passed, "{found:?}");

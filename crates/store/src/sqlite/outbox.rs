@@ -72,7 +72,7 @@ impl Db {
     /// Returns the events whose effects were never kept.
     pub(crate) fn unspoken(&mut self) -> Result<Vec<Position>, StoreError> {
         let sql = "SELECT position FROM _dacapo_unspoken ORDER BY position";
-        let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
+        let stored: Vec<i64> = self.tried("read the events that were not applied", |connection| {
             connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
         })?;
         let position = |stored| at(stored).map_err(|found| self.damaged(&found));

@@ -81,7 +81,7 @@ macro_rules! delegate {
         $crate::delegate! { @$trait $method [$trait for $wrapper] $done [own $own] [$($rest)*] }
     };
 
-    // What a line becomes.
+    // The method that a line becomes.
     (@make $head:tt [$($done:tt)*] [$($how:tt)*] [$($rest:tt)*]
         ($this:ident: $($receiver:tt)*) $method:ident($($name:ident: $type:ty),*) -> $returns:ty) => {
         $crate::delegate! { @next $head [

@@ -93,7 +93,7 @@ fn keep_beside(log: &Log, file: &dyn DiskFile, commit: &Commit, size: u64, now: 
         copy.sync_data()?;
         log.disk.sync_dir(&log.dir)
     };
-    copy().map_err(|error| disk_error("keep what is torn in", &beside, &error))?;
+    copy().map_err(|error| disk_error("keep the torn end in", &beside, &error))?;
     told(&path, commit.end, size, &beside);
     Ok(())
 }

@@ -378,7 +378,7 @@ impl Writer {
         }
         if let Err(error) = self.file.sync_data() {
             self.take_out_all();
-            tracing::error!(file = %path.display(), %error, "a flush failed: what it was to make durable is taken back");
+            tracing::error!(file = %path.display(), %error, "a flush failed: its events are taken back");
             self.state = State::Broken(error.to_string());
             // This prevents that opening the journal again reads from memory what the disk never got. If it fails, it
             // is retried before the next write. The first error is the one to report.

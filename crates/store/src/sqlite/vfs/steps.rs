@@ -21,7 +21,7 @@ mod told {
     type Told = Box<dyn FnMut(&Path, &'static str)>;
 
     thread_local! {
-        /// How many attempts to give up the lock of who writes fail, as the system may fail them.
+        /// The number of attempts to release the write lock that fail, as if the system failed them.
         pub(crate) static UNLOCKS_THAT_FAIL: Cell<usize> = const { Cell::new(0) };
         pub(crate) static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
     }
