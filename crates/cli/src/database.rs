@@ -7,10 +7,10 @@ use dacapo::store::Store;
 use dacapo::store::StoreError;
 use dacapo_api::Problem;
 
-use crate::args::Shared;
 use crate::error::CliError;
 #[cfg(feature = "postgres")]
 use crate::local::not_started;
+use crate::serve::Shared;
 
 #[cfg(feature = "postgres")]
 pub(crate) use dacapo_postgres::limits::CONNECTIONS_MAX;

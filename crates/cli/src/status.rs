@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
 use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
 
-use crate::args::Status as Args;
+use crate::args::Target;
 use crate::connect;
 use crate::error::CliError;
 use crate::exit::{Exit, needs_somebody};
@@ -15,6 +15,18 @@ use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show it again every second, until Ctrl-C
+    #[arg(long, short, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo status`.
 pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
