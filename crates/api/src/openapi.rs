@@ -7,7 +7,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::operations::{IDEMPOTENCY_KEY, NoRequest, OPERATIONS, Operation, Right, Twice};
+use crate::operations::{IDEMPOTENCY_KEY, NoRequest, OPERATIONS, Operation, Twice};
 use crate::{Json, Problem, RevisionDemand};
 
 /// The fields of every request that changes versions. The reference explains them once.
@@ -104,12 +104,18 @@ fn described(operation: &Operation, forms: &Forms, problem: &Schema) -> Value {
         parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
     }
     let answer = |description: &str, schema: &Schema| json!({"description": description, "content": {"application/json": {"schema": schema}}});
+    let right = operation.right.as_str();
+    let forbidden = format!("The caller lacks the right `{right}`, or a page of another site made the request.");
     let mut described = json!({
         "operationId": operation.name,
         "summary": operation.summary(),
         "parameters": parameters,
-        "responses": {"200": answer("Done.", &forms.response), "default": answer("Declined.", problem)},
-        "x-dacapo-right": right(operation.right),
+        "responses": {
+            "200": answer("Done.", &forms.response),
+            "403": answer(&forbidden, problem),
+            "default": answer("Declined.", problem),
+        },
+        "x-dacapo-right": right,
         "x-dacapo-twice": twice(operation.twice),
     });
     if operation.method != "GET" {
@@ -121,14 +127,6 @@ fn described(operation: &Operation, forms: &Forms, problem: &Schema) -> Value {
 
 fn fields(request: &Schema) -> impl Iterator<Item = (&String, &Value)> {
     request.get("properties").and_then(Value::as_object).into_iter().flatten()
-}
-
-fn right(right: Right) -> &'static str {
-    match right {
-        Right::Read => "read",
-        Right::Append => "append",
-        Right::Operate => "operate",
-    }
 }
 
 fn twice(twice: Twice) -> &'static str {
@@ -148,7 +146,7 @@ pub fn table() -> String {
         let named = fields(&forms.request).map(|(name, _)| name).filter(|name| !ASKED.contains(&name.as_str()));
         let named: Vec<_> = named.map(|name| format!("`{name}`")).collect();
         let (method, path) = (operation.method, operation.path);
-        let (right, twice) = (right(operation.right), twice(operation.twice));
+        let (right, twice) = (operation.right.as_str(), twice(operation.twice));
         let (fields, does) = (named.join(", "), operation.summary());
         format!("| `{method} {path}` | {fields} | {right} | {twice} | {does} |\n")
     };

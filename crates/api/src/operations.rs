@@ -190,6 +190,17 @@ pub enum Right {
     Operate,
 }
 
+impl Right {
+    /// Returns its name: `read`, `append` or `operate`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Append => "append",
+            Self::Operate => "operate",
+        }
+    }
+}
+
 /// The effect of sending the same request twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

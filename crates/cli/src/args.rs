@@ -1,21 +1,14 @@
-//! The arguments of the command line.
-
-mod events;
-mod letters;
-mod node;
-mod operate;
+//! The commands, and what several of them have in common. The arguments of a command are beside it.
 
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
-use crate::given;
-
-pub(crate) use events::{Append, Import, Read, Streams};
-pub(crate) use letters::{Letters, ListLetters, SetAside, Settle, SettleLetters};
-pub(crate) use node::{Phases, Repair, Serve, Shared, Status};
-pub(crate) use operate::{Cancel, CancelWhat, Cleanup, Flip, Pause, Rebuild, Replay, ReplayFrom, Verify};
+use crate::error::CliError;
+use crate::letters::Settle;
+use crate::output::Out;
+use crate::{cancel, demo, events, given, import_command, letters, operate, repair, serve, status, verify};
 
 /// Event sourcing with read models that are rebuilt without downtime.
 #[derive(Debug, Parser)]
@@ -34,52 +27,52 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a node and serve its HTTP API
-    Serve(Serve),
+    Serve(serve::Serve),
     /// Show the whole path in one command: fill, rebuild under traffic, flip, roll back, clean up
-    #[command(after_help = crate::demo::EXPLAINED)]
-    Demo(crate::demo::DemoArgs),
+    #[command(after_help = demo::EXPLAINED)]
+    Demo(demo::DemoArgs),
     /// Import events from JSON lines, plain or gzip; a second import of the same changes nothing
     #[command(
         after_help = "The format is one JSON object a line with `stream`, `type` and `data`; see docs/import.md."
     )]
-    Import(Import),
+    Import(import_command::Import),
     /// Append one event to a stream
-    Append(Append),
+    Append(events::Append),
     /// Read events
-    Read(Read),
+    Read(events::Read),
     /// List streams
-    Streams(Streams),
+    Streams(events::Streams),
     /// Show the node, its projections, and the reasons that they wait on
     #[command(after_help = "It exits with 8 if something is blocked until an operator does something about it.")]
-    Status(Status),
+    Status(status::Args),
     /// Build a new version of a projection beside the serving one
-    Rebuild(Rebuild),
+    Rebuild(operate::Rebuild),
     /// Move readers to another version
-    Flip(Flip),
+    Flip(operate::Flip),
     /// Move readers back to the version that served before
     #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
-    Rollback(Flip),
+    Rollback(operate::Flip),
     /// Replay past events through a version again, in its own view, if its projection supports it
-    Replay(Replay),
+    Replay(operate::Replay),
     /// Drop the view of a version that does not serve
-    Cleanup(Cleanup),
+    Cleanup(operate::Cleanup),
     /// Cancel a request that has not happened yet: a flip, a rebuild, a clean-up, a replay in place
-    Cancel(Cancel),
+    Cancel(cancel::Cancel),
     /// Stop applying events to a version until it is resumed
-    Pause(Pause),
+    Pause(letters::Pause),
     /// Apply events to a version again, and retry at once what its handler refused
     #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
-    Resume(Pause),
+    Resume(letters::Pause),
     /// List the events that a version has set aside, or effects that fail; retry or drop them
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Letters(Letters),
+    Letters(letters::Letters),
     /// Show the report on a version before readers move to it; verify it again, or waive the verdict
     #[command(after_help = "It exits with 6 if the version did not pass and nobody has waived the verdict.")]
-    Verify(Verify),
+    Verify(verify::Args),
     /// Show the changes of versions, with who requested each and why
-    Phases(Phases),
+    Phases(operate::Phases),
     /// Show the damage of the journal in a directory and its possible repair; carry it out with --apply
-    Repair(Repair),
+    Repair(repair::Args),
 }
 
 impl Command {
@@ -106,6 +99,32 @@ impl Command {
             },
             Self::Verify(args) => args.who.json,
             Self::Phases(args) => args.json,
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self) -> Result<(), CliError> {
+        let out = &mut Out::stdout();
+        match self {
+            Self::Serve(args) => serve::serve(out, args).await,
+            Self::Demo(args) => demo::demo(out, args).await,
+            Self::Import(args) => import_command::import(out, args).await,
+            Self::Append(args) => events::append(out, args).await,
+            Self::Read(args) => events::read(out, args).await,
+            Self::Streams(args) => events::streams(out, args).await,
+            Self::Status(args) => status::status(out, args).await,
+            Self::Rebuild(args) => operate::rebuild(out, args).await,
+            Self::Flip(args) => operate::flip(out, args).await,
+            Self::Rollback(args) => operate::rollback(out, args).await,
+            Self::Replay(args) => operate::replay(out, args).await,
+            Self::Cleanup(args) => operate::clean_up(out, args).await,
+            Self::Cancel(args) => cancel::cancel(out, args).await,
+            Self::Pause(args) => letters::order(out, args, true).await,
+            Self::Resume(args) => letters::order(out, args, false).await,
+            Self::Letters(args) => letters::letters(out, args).await,
+            Self::Verify(args) => verify::verify(out, args).await,
+            Self::Phases(args) => operate::phases(out, args).await,
+            Self::Repair(args) => repair::repair(out, &args),
         }
     }
 }

@@ -2,12 +2,57 @@
 
 use dacapo_api::{CancelRequest, SetAsideRequest};
 
-use crate::args::{Cancel, CancelWhat, SetAside};
-use crate::connect;
+use crate::args::{Target, Who};
 use crate::error::CliError;
 use crate::numbers::count;
 use crate::operate::asked;
 use crate::output::Out;
+use crate::{connect, given};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The change to cancel. Default: the only one that can be cancelled
+    pub what: Option<CancelWhat>,
+    /// The version, such as v2.1. Default: the only one for which it can be cancelled
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CancelWhat {
+    /// The requested flip
+    Flip,
+    /// The building of a version that has not served; its view is dropped
+    Rebuild,
+    /// The clean-up of a version whose view is not being dropped yet
+    Cleanup,
+    /// The replay in place
+    Replay,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetAside {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The version, such as v1.1. Default: the only one that halts there
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    /// The event at this position
+    #[arg(long, value_name = "N", value_parser = given::within(1..=u64::MAX))]
+    pub event: u64,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo cancel`.
 pub(crate) async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> {

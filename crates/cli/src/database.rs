@@ -7,10 +7,10 @@ use dacapo::store::Store;
 use dacapo::store::StoreError;
 use dacapo_api::Problem;
 
-use crate::args::Shared;
 use crate::error::CliError;
 #[cfg(feature = "postgres")]
 use crate::local::not_started;
+use crate::serve::Shared;
 
 /// Opens the store in the database at `url`.
 #[cfg(feature = "postgres")]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use dacapo_api::{Api, Problem};
 use indicatif::ProgressBar;
 use tokio::time::Instant;
 
-use crate::args::Import;
+use crate::args::Target;
 use crate::connect;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -20,6 +20,21 @@ use crate::local::Missing;
 use crate::numbers::{count, counted, duration, per_second, rate};
 use crate::output::Out;
 use crate::progress;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The file, plain or gzip; - is standard input
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// Skip bad lines, and write them to this file with their numbers and the errors
+    #[arg(long, value_name = "FILE")]
+    pub skip_bad: Option<PathBuf>,
+    /// Print the result, or the error, as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo import`.
 pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> {

@@ -36,9 +36,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::args::{Args, Command};
+use crate::args::Args;
 use crate::error::CliError;
-use crate::output::Out;
 
 /// Runs the command line of this process: 0 when it did what was asked, 2 when it was asked wrongly, and a number that
 /// says why when it could not; see `docs/exit-codes.md`.
@@ -53,36 +52,11 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return error::report(&CliError::new(format!("cannot start: {error}")), json),
     };
-    let done = runtime.block_on(run(args.command));
+    let done = runtime.block_on(args.command.run());
     // A thread that reads standard input cannot be stopped, and must not keep the process from ending.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error::report(&error, json),
-    }
-}
-
-async fn run(command: Command) -> Result<(), CliError> {
-    let out = &mut Out::stdout();
-    match command {
-        Command::Serve(args) => serve::serve(out, args).await,
-        Command::Demo(args) => demo::demo(out, args).await,
-        Command::Import(args) => import_command::import(out, args).await,
-        Command::Append(args) => events::append(out, args).await,
-        Command::Read(args) => events::read(out, args).await,
-        Command::Streams(args) => events::streams(out, args).await,
-        Command::Status(args) => status::status(out, args).await,
-        Command::Rebuild(args) => operate::rebuild(out, args).await,
-        Command::Flip(args) => operate::flip(out, args).await,
-        Command::Rollback(args) => operate::rollback(out, args).await,
-        Command::Replay(args) => operate::replay(out, args).await,
-        Command::Cleanup(args) => operate::clean_up(out, args).await,
-        Command::Cancel(args) => cancel::cancel(out, args).await,
-        Command::Pause(args) => letters::order(out, args, true).await,
-        Command::Resume(args) => letters::order(out, args, false).await,
-        Command::Letters(args) => letters::letters(out, args).await,
-        Command::Verify(args) => verify::verify(out, args).await,
-        Command::Phases(args) => operate::phases(out, args).await,
-        Command::Repair(args) => repair::repair(out, &args),
     }
 }

@@ -11,9 +11,9 @@ use dacapo::{Node, NodeBuilder, StartError};
 use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 
-use crate::args::Shared;
 use crate::database;
 use crate::error::CliError;
+use crate::serve::Shared;
 
 /// A node to talk to, and the way to close it.
 pub(crate) struct Opened {

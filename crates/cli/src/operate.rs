@@ -8,13 +8,116 @@ use dacapo_api::{
     Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest, ReplayRequest,
 };
 
-use crate::args::{Cleanup, Flip, Phases, Rebuild, Replay, ReplayFrom, Who};
-use crate::connect;
+use crate::args::{Target, Who};
 use crate::error::CliError;
 use crate::numbers::count;
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::shown;
 use crate::wait::{self, Direction};
+use crate::{connect, given};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rebuild {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The code version. Default: the newest that is carried
+    #[arg(long, value_name = "N", value_parser = given::number::<u32>)]
+    pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only later events
+    #[arg(long)]
+    pub from_copy: bool,
+    /// Replace a version that is ready and only needs a flip
+    #[arg(long)]
+    pub discard: bool,
+    /// Wait until the new version serves, or is ready and waits for the command `flip`
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flip {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The version to serve, such as v2.1. Default: the newest above the serving one
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub to: Option<String>,
+    /// Wait until it has happened
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    #[command(flatten)]
+    pub from: ReplayFrom,
+    /// The version, such as v1.1. Default: the one that serves
+    #[arg(long = "of", value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    /// Wait for its end
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// The beginning of a replay. The event that it names is replayed too.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ReplayFrom {
+    /// Begin with the event at this position
+    #[arg(long = "from", value_name = "POSITION", value_parser = given::number::<u64>)]
+    pub position: Option<u64>,
+    /// Begin with the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
+    #[arg(long = "from-time", value_name = "TIME", value_parser = given::time)]
+    pub time: Option<String>,
+    /// Begin with this event
+    #[arg(long = "from-event", value_name = "UUID", value_parser = given::event_id)]
+    pub event: Option<String>,
+    /// Begin with the first event of the journal
+    #[arg(long = "from-start")]
+    pub start: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cleanup {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The version, such as v1.1
+    #[arg(value_parser = given::version)]
+    pub version: String,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Phases {
+    /// Only this projection
+    #[arg(value_parser = given::projection)]
+    pub projection: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {

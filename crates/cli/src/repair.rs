@@ -1,5 +1,6 @@
 //! `dacapo repair`: the damage of the journal in a directory, the possible repair, and the repair itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dacapo_api::Problem;
@@ -9,10 +10,22 @@ use dacapo_store::embedded::{
 use dacapo_store::{StoreError, SystemClock};
 use serde::Serialize;
 
-use crate::args::Repair as Args;
 use crate::error::CliError;
 use crate::local;
 use crate::output::Out;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The directory; no process may have it open
+    #[arg(long = "data", visible_alias = "data-dir", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Carry out the repair. Anything that is cut off is kept in a file beside it
+    #[arg(long)]
+    pub apply: bool,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `dacapo repair`.
 pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
 use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
 
-use crate::args::Status as Args;
+use crate::args::Target;
 use crate::connect;
 use crate::error::CliError;
 use crate::exit::{Exit, needs_somebody};
@@ -13,6 +13,18 @@ use crate::limits;
 use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show it again every second, until Ctrl-C
+    #[arg(long, short, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo status`.
 pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {

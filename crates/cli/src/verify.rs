@@ -5,14 +5,37 @@ use std::sync::Arc;
 use comfy_table::{Cell, CellAlignment, Color};
 use dacapo_api::{Api, Finding, PartReport, Problem, Report, Verification, VerificationRequest, VerifyRequest};
 
-use crate::args::Verify as Args;
+use crate::args::{Target, Who};
 use crate::error::CliError;
 use crate::limits;
 use crate::numbers::{count, counted};
 use crate::operate::asked;
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
-use crate::{connect, progress, wait};
+use crate::{connect, given, progress, wait};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The version, such as v2.1. Default: the newest that is being built or was verified
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    /// Verify it again; until that is done the verdict does not count
+    #[arg(long)]
+    pub again: bool,
+    /// Waive the verdict of a version that did not pass; --reason is kept with it
+    #[arg(long, requires = "reason", conflicts_with = "again")]
+    pub waive: bool,
+    /// Wait until it is verified
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
 
 /// `dacapo verify`.
 pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {

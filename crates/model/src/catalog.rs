@@ -24,7 +24,10 @@ mod state;
 mod tests;
 
 pub use command::CatalogCommand;
-pub use event::{CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
+pub use event::CatalogEvent;
 pub use evolve::Misfit;
 pub use refused::CatalogRefused;
-pub use state::{Cancel, Catalog, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};
+pub use state::{
+    Cancel, Catalog, CleanUpReason, FlipKind, FlipPolicy, PendingFlip, PendingReplay, ProjectionState, Verified,
+    VersionState,
+};

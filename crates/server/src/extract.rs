@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::limits::{SMALL_BODY_BYTES_MAX, WAIT_TIME_MAX};
+use crate::rights::Caller;
 
 /// An answer, or an error in its form.
 pub(crate) struct Answer<T>(pub Result<T, ApiError>);
@@ -41,7 +42,7 @@ impl IntoResponse for Declined {
 static LARGE_BODIES: Semaphore = Semaphore::const_new(1);
 
 /// The request of an operation: the parameters of a `GET`; otherwise a body of JSON, one object with known keys only,
-/// together with the idempotency key from the header.
+/// together with the idempotency key from the header and the name of the [`Caller`], if it is known.
 pub(crate) struct Asking<T>(pub T);
 
 impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
@@ -53,9 +54,14 @@ impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
             parameters(request.uri().query())?
         } else {
             let header = key(request.headers()).map_err(Declined)?;
+            let caller = request.extensions().get::<Caller>().and_then(|caller| caller.name.clone());
             let mut asking: T = read(request, state).await?;
             match asking.asked() {
-                Some(asked) => take_over(header, asked),
+                Some(asked) => {
+                    // A caller that is known cannot speak for another one.
+                    asked.actor = caller.or(asked.actor.take());
+                    take_over(header, asked)
+                }
                 None => header.map_or(Ok(()), |_| Err(takes_no_key())),
             }
             .map_err(Declined)?;

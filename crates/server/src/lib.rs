@@ -6,7 +6,8 @@
 //! or events.
 //!
 //! There is no authentication yet. So [`bind`] accepts only loopback addresses by default, and [`guard`] keeps web
-//! pages in a browser from reaching the operations.
+//! pages in a browser from reaching the operations. An application that recognises callers says with [`Caller`] what
+//! each of them may do.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,6 +19,7 @@ mod letters;
 mod limits;
 mod node;
 mod read;
+mod rights;
 mod room;
 mod routes;
 mod serve;
@@ -26,6 +28,7 @@ mod signal;
 pub use guard::{Access, Hosts, guard};
 pub use limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIME_MAX, WAIT_TIME_MAX};
 pub use node::NodeApi;
+pub use rights::Caller;
 pub use routes::{operations, probes, router};
 pub use serve::{Bounds, bind, serve, serve_within};
 pub use signal::asked_to_end;

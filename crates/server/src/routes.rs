@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodFilter, get, on};
-use dacapo_api::operations::{NoRequest, paths};
+use dacapo_api::operations::{NoRequest, Right, paths};
 use dacapo_api::{Api, NodeStatus, Problem};
 use http::{Method, Uri};
 
@@ -16,6 +16,7 @@ use crate::bodies::Bodies;
 use crate::extract::{Answer, Asking, PathParts};
 use crate::guard::{Hosts, guard};
 use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX};
+use crate::rights::demand;
 
 type Node = State<Arc<dyn Api>>;
 
@@ -32,7 +33,9 @@ pub fn probes(api: Arc<dyn Api>) -> Router {
 }
 
 /// Returns everything under `/v1/`, to be mounted in an application. These routes have the checks of
-/// [`guard`](crate::guard()) and no authentication; other routes of the application do not have these checks.
+/// [`guard`](crate::guard()) and no authentication; other routes of the application do not have these checks. If the
+/// application puts a [`Caller`](crate::Caller) into the extensions of a request, the route demands the right of its
+/// operation.
 pub fn operations(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
     let operations = routes(&Bodies::new())
         .layer(DefaultBodyLimit::disable())
@@ -84,7 +87,14 @@ macro_rules! routes {
 
         fn routes(bodies: &Bodies) -> Router<Arc<dyn Api>> {
             let take_in = |path| middleware::from_fn_with_state((bodies.clone(), body_bytes_max(path)), take_in);
-            Router::new()$(.route($path, on(MethodFilter::$method, $name).layer(take_in($path))))*
+            // The right is demanded before anything of the body is read.
+            let demands = |operation, right| middleware::from_fn_with_state((operation, right), demand);
+            Router::new()$(.route(
+                $path,
+                on(MethodFilter::$method, $name)
+                    .layer(take_in($path))
+                    .route_layer(demands(stringify!($name), Right::$right)),
+            ))*
         }
     };
 }

@@ -1,11 +1,14 @@
 //! Every call and every class of error through the real client, a loopback socket and the real router.
 
+#[path = "round_trip/rights.rs"]
+mod rights;
 #[path = "round_trip/strict.rs"]
 mod strict;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Router;
 use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CancelRequest, CleanUpRequest, ClientLimits, Expected, FlipRequest,
@@ -28,12 +31,16 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_with(|api| router(api, &Hosts::default())).await
+    }
+
+    async fn start_with(app: impl FnOnce(Arc<FakeApi>) -> Router) -> Self {
         let fake = Arc::new(FakeApi::default());
         let listener = bind("127.0.0.1:0".parse().unwrap(), Access::Loopback).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap() };
-        let serving = tokio::spawn(serve(listener, router(fake.clone(), &Hosts::default()), shutdown));
+        let serving = tokio::spawn(serve(listener, app(fake.clone()), shutdown));
         let client = HttpClient::new(&url, ClientLimits::default()).unwrap();
         Self { fake, client, url, stop, serving }
     }

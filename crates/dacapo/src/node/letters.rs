@@ -9,8 +9,8 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 
 use dacapo_model::{
-    CatalogCommand, CatalogRefused, EffectLetter, Letter, Letters, LettersOf, Phase, Position, Timestamp, ViewId, Wish,
-    limits,
+    CatalogCommand, CatalogRefused, EffectLetter, Letter, LetterKind, Letters, LettersOf, Phase, Position, Timestamp,
+    ViewId, Wish, limits,
 };
 use dacapo_store::{EventBatch, EventRef, StoreError, WhichEffects, WhichLetters};
 use futures::future::BoxFuture;
@@ -141,13 +141,15 @@ impl Operation for Settle {
 
 /// Checks that the named event does not wait for an earlier one that has no decision.
 async fn is_next(open: &OpenVersion, which: &WhichLetters) -> Result<(), Error> {
-    let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
     let WhichLetters::One(position) = *which else { return Ok(()) };
-    if !order_matters {
-        return Ok(());
-    }
     let letters = Letters::new(open.view.letters(Position::START, limits::LETTERS_MAX).await?);
-    match letters.get(position).and_then(|letter| letters.before(letter)) {
+    // A node without the code knows it from the letter: an event is blocked only where the order matters.
+    let order_matters = |letter: &Letter| match &open.carried {
+        Some(carried) => carried.options.order_matters,
+        None => matches!(letter.kind, LetterKind::Blocked { .. }),
+    };
+    let letter = letters.get(position).filter(|letter| order_matters(letter));
+    match letter.and_then(|letter| letters.before(letter)) {
         None => Ok(()),
         Some(before) => {
             let (view, first) = (open.id.clone(), before.position);

@@ -1,10 +1,13 @@
-//! Commands to the catalog.
+//! Commands to the catalog, and the decision about each: the changes that the catalog accepts, and those that it
+//! declines. Decisions that look at more than the version itself are in `decide.rs`.
 
 use std::sync::Arc;
 
-use crate::catalog::{CleanUpReason, FlipPolicy};
+use crate::catalog::decide::Declared;
+use crate::catalog::{Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipPolicy};
 use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::name::ProjectionName;
+use crate::phase::Phase;
 use crate::position::Position;
 use crate::reads::Reads;
 use crate::rebuild::Code;
@@ -200,6 +203,120 @@ impl CatalogCommand {
             | Self::Waive { view, .. }
             | Self::RequestReplay { view, .. }
             | Self::EndReplay { view, .. } => Some(view),
+        }
+    }
+}
+
+impl Catalog {
+    /// Returns the events that follow from `command`. An empty answer means that the requested state already exists.
+    ///
+    /// # Errors
+    /// [`CatalogRefused`] if the catalog declines the command. Nothing changes then.
+    pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match command {
+            CatalogCommand::Schedule { projection, code, if_new: true, .. } if !self.is_new(projection, *code) => {
+                Ok(vec![])
+            }
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, reads, seeded, if_new: _ } => {
+                let seed = match (seeded, self.serving(projection)) {
+                    (false, _) => None,
+                    (true, Some(serving)) => Some(serving),
+                    (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
+                };
+                let declared = Declared { code: *code, segments: *segments, fingerprint, reads };
+                self.schedule(projection, &declared, *flip, seed)
+            }
+            CatalogCommand::AnnounceReads { code, checked } => self.announce_reads(code, *checked),
+            CatalogCommand::SettleReads { view, announced, found } => Ok(self.settle_reads(view, *announced, found)),
+            CatalogCommand::Begin(view) => match self.known(view)?.phase {
+                Phase::Scheduled => Ok(vec![CatalogEvent::Initializing { view: view.clone() }]),
+                Phase::Initializing => Ok(vec![]),
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "begin to build" }),
+            },
+            CatalogCommand::RequestFlip(view) => self.request_flip(view),
+            CatalogCommand::ConfirmFlip { view, hold, covers } => self.confirm_flip(view, *hold, *covers),
+            CatalogCommand::PostponeFlip { view, hold } => {
+                self.pending_under(view, *hold)?;
+                Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
+            }
+            CatalogCommand::CleanUp { view, reason } => self.clean_up(view, reason),
+            CatalogCommand::CancelFlip(view) => self.cancel_flip(view),
+            CatalogCommand::CancelRebuild(view) => self.cancel_rebuild(view),
+            CatalogCommand::CancelCleanUp(view) => self.cancel_clean_up(view),
+            CatalogCommand::CancelReplay(view) => match self.known(view)?.replay {
+                Some(replay) if replay.cancelled => Ok(vec![]),
+                Some(_) => Ok(vec![CatalogEvent::ReplayCancelled { view: view.clone() }]),
+                None => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
+            },
+            CatalogCommand::SetAside { view, event } => {
+                let known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
+                let set_aside = CatalogEvent::SetAside { view: view.clone(), event: *event };
+                Ok((!known).then_some(set_aside).into_iter().collect())
+            }
+            CatalogCommand::DecideLetters { view, of, which, wish } => match self.known(view)?.phase {
+                phase @ (Phase::Scheduled | Phase::Obsolete) => {
+                    Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "decide about letters of" })
+                }
+                _ => {
+                    let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
+                    Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
+                }
+            },
+            CatalogCommand::BeginDrop(view) => match (self.known(view)?.phase, self.known(view)?.dropping) {
+                (Phase::CleaningUp, false) => Ok(vec![CatalogEvent::Dropping { view: view.clone() }]),
+                (Phase::CleaningUp, true) => Ok(vec![]),
+                (phase, _) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "drop" }),
+            },
+            // I-12: a view is never dropped while its clean-up may still be cancelled.
+            CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
+                Phase::CleaningUp if self.known(view)?.dropping => {
+                    Ok(vec![CatalogEvent::Obsolete { view: view.clone() }])
+                }
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "finish cleaning up" }),
+            },
+            CatalogCommand::Fail { view, reason } => match self.known(view)?.phase {
+                Phase::Initializing => {
+                    let failed = CatalogEvent::Failed { view: view.clone(), reason: reason.clone() };
+                    Ok(self.abort_flip_to(view, reason).into_iter().chain([failed]).collect())
+                }
+                Phase::Failed => Ok(vec![]),
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
+            },
+            CatalogCommand::Part { view, same_through, differs_at } => {
+                let is_known = self.applied(view, "part")?.parted.is_some();
+                let (view, same_through, differs_at) = (view.clone(), *same_through, *differs_at);
+                let parted = CatalogEvent::Parted { view, same_through, differs_at };
+                Ok((!is_known).then_some(parted).into_iter().collect())
+            }
+            CatalogCommand::Pause(view) => {
+                let paused = self.applied(view, "pause")?.paused;
+                Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
+            }
+            // This also applies to a version that is not paused: everything that halts is then retried at once.
+            CatalogCommand::Resume(view) => {
+                self.applied(view, "resume")?;
+                Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
+            }
+            CatalogCommand::RequestVerification(view) => {
+                self.initializing(view)?;
+                // This also applies while a verification is pending: it may be under way, and then it began too
+                // early.
+                Ok(vec![CatalogEvent::VerificationRequested { view: view.clone() }])
+            }
+            CatalogCommand::Verify { view, answers, verdict, report } => {
+                if self.initializing(view)?.verify_again != *answers {
+                    return Err(CatalogRefused::VerificationOutdated { view: view.clone() });
+                }
+                let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
+                Ok(vec![CatalogEvent::Verified { view, verdict, report }])
+            }
+            CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
+            CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
+            CatalogCommand::EndReplay { view, request } => {
+                let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
+                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
+                Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
+            }
         }
     }
 }

@@ -1,11 +1,10 @@
-//! From a command to events: the changes that the catalog accepts, and those that it declines.
+//! The longer decisions about commands.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::catalog::{
-    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
-    PendingReplay, VersionState,
+    Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip, PendingReplay,
+    VersionState,
 };
 use crate::name::ProjectionName;
 use crate::phase::Phase;
@@ -17,128 +16,16 @@ use crate::segment::SegmentCount;
 use crate::version::{VersionId, ViewId};
 
 /// The code's declaration about itself.
-struct Declared<'a> {
-    code: u32,
-    segments: SegmentCount,
-    fingerprint: &'a str,
-    reads: &'a Reads,
+pub(super) struct Declared<'a> {
+    pub(super) code: u32,
+    pub(super) segments: SegmentCount,
+    pub(super) fingerprint: &'a str,
+    pub(super) reads: &'a Reads,
 }
 
 impl Catalog {
-    /// Returns the events that follow from `command`. An empty answer means that the requested state already exists.
-    ///
-    /// # Errors
-    /// [`CatalogRefused`] if the catalog declines the command. Nothing changes then.
-    pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
-        match command {
-            CatalogCommand::Schedule { projection, code, if_new: true, .. } if !self.is_new(projection, *code) => {
-                Ok(vec![])
-            }
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, reads, seeded, if_new: _ } => {
-                let seed = match (seeded, self.serving(projection)) {
-                    (false, _) => None,
-                    (true, Some(serving)) => Some(serving),
-                    (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
-                };
-                let declared = Declared { code: *code, segments: *segments, fingerprint, reads };
-                self.schedule(projection, &declared, *flip, seed)
-            }
-            CatalogCommand::AnnounceReads { code, checked } => self.announce_reads(code, *checked),
-            CatalogCommand::SettleReads { view, announced, found } => Ok(self.settle_reads(view, *announced, found)),
-            CatalogCommand::Begin(view) => match self.known(view)?.phase {
-                Phase::Scheduled => Ok(vec![CatalogEvent::Initializing { view: view.clone() }]),
-                Phase::Initializing => Ok(vec![]),
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "begin to build" }),
-            },
-            CatalogCommand::RequestFlip(view) => self.request_flip(view),
-            CatalogCommand::ConfirmFlip { view, hold, covers } => self.confirm_flip(view, *hold, *covers),
-            CatalogCommand::PostponeFlip { view, hold } => {
-                self.pending_under(view, *hold)?;
-                Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
-            }
-            CatalogCommand::CleanUp { view, reason } => self.clean_up(view, reason),
-            CatalogCommand::CancelFlip(view) => self.cancel_flip(view),
-            CatalogCommand::CancelRebuild(view) => self.cancel_rebuild(view),
-            CatalogCommand::CancelCleanUp(view) => self.cancel_clean_up(view),
-            CatalogCommand::CancelReplay(view) => match self.known(view)?.replay {
-                Some(replay) if replay.cancelled => Ok(vec![]),
-                Some(_) => Ok(vec![CatalogEvent::ReplayCancelled { view: view.clone() }]),
-                None => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
-            },
-            CatalogCommand::SetAside { view, event } => {
-                let known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
-                let set_aside = CatalogEvent::SetAside { view: view.clone(), event: *event };
-                Ok((!known).then_some(set_aside).into_iter().collect())
-            }
-            CatalogCommand::DecideLetters { view, of, which, wish } => match self.known(view)?.phase {
-                phase @ (Phase::Scheduled | Phase::Obsolete) => {
-                    Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "decide about letters of" })
-                }
-                _ => {
-                    let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
-                    Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
-                }
-            },
-            CatalogCommand::BeginDrop(view) => match (self.known(view)?.phase, self.known(view)?.dropping) {
-                (Phase::CleaningUp, false) => Ok(vec![CatalogEvent::Dropping { view: view.clone() }]),
-                (Phase::CleaningUp, true) => Ok(vec![]),
-                (phase, _) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "drop" }),
-            },
-            // I-12: a view is never dropped while its clean-up may still be cancelled.
-            CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
-                Phase::CleaningUp if self.known(view)?.dropping => {
-                    Ok(vec![CatalogEvent::Obsolete { view: view.clone() }])
-                }
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "finish cleaning up" }),
-            },
-            CatalogCommand::Fail { view, reason } => match self.known(view)?.phase {
-                Phase::Initializing => {
-                    let failed = CatalogEvent::Failed { view: view.clone(), reason: reason.clone() };
-                    Ok(self.abort_flip_to(view, reason).into_iter().chain([failed]).collect())
-                }
-                Phase::Failed => Ok(vec![]),
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
-            },
-            CatalogCommand::Part { view, same_through, differs_at } => {
-                let is_known = self.applied(view, "part")?.parted.is_some();
-                let (view, same_through, differs_at) = (view.clone(), *same_through, *differs_at);
-                let parted = CatalogEvent::Parted { view, same_through, differs_at };
-                Ok((!is_known).then_some(parted).into_iter().collect())
-            }
-            CatalogCommand::Pause(view) => {
-                let paused = self.applied(view, "pause")?.paused;
-                Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
-            }
-            // This also applies to a version that is not paused: everything that halts is then retried at once.
-            CatalogCommand::Resume(view) => {
-                self.applied(view, "resume")?;
-                Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
-            }
-            CatalogCommand::RequestVerification(view) => {
-                self.initializing(view)?;
-                // This also applies while a verification is pending: it may be under way, and then it began too
-                // early.
-                Ok(vec![CatalogEvent::VerificationRequested { view: view.clone() }])
-            }
-            CatalogCommand::Verify { view, answers, verdict, report } => {
-                if self.initializing(view)?.verify_again != *answers {
-                    return Err(CatalogRefused::VerificationOutdated { view: view.clone() });
-                }
-                let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
-                Ok(vec![CatalogEvent::Verified { view, verdict, report }])
-            }
-            CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
-            CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
-            CatalogCommand::EndReplay { view, request } => {
-                let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
-                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
-                Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
-            }
-        }
-    }
-
     /// Returns the state of a version that is being built, and so can be verified.
-    fn initializing(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
+    pub(super) fn initializing(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
         let state = self.known(view)?;
         match state.phase {
             Phase::Initializing => Ok(state),
@@ -146,7 +33,7 @@ impl Catalog {
         }
     }
 
-    fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let state = self.known(view)?;
         match (&state.verified, state.phase) {
             (Some(verified), Phase::Initializing) if verified.waived.is_some() && state.may_serve() => Ok(vec![]),
@@ -161,7 +48,7 @@ impl Catalog {
         }
     }
 
-    fn request_replay(
+    pub(super) fn request_replay(
         &self,
         view: &ViewId,
         after: Position,
@@ -183,13 +70,13 @@ impl Catalog {
     }
 
     /// Returns the state of a version to which events are applied.
-    fn applied(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
+    pub(super) fn applied(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
         let state = self.known(view)?;
         let phase = state.phase;
         if phase.applies() { Ok(state) } else { Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked }) }
     }
 
-    fn schedule(
+    pub(super) fn schedule(
         &self,
         projection: &ProjectionName,
         declared: &Declared<'_>,
@@ -229,7 +116,7 @@ impl Catalog {
         Ok(events)
     }
 
-    fn announce_reads(&self, code: &Code, checked: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn announce_reads(&self, code: &Code, checked: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let Some((version, state)) = self.newest_build(&code.projection, code.code) else { return Ok(vec![]) };
         let view = ViewId { projection: code.projection.clone(), version };
         let reads = code.reads.clone();
@@ -243,7 +130,12 @@ impl Catalog {
     }
 
     /// Nothing changes if another node was first.
-    fn settle_reads(&self, view: &ViewId, at: Position, found: &Option<(String, Position)>) -> Vec<CatalogEvent> {
+    pub(super) fn settle_reads(
+        &self,
+        view: &ViewId,
+        at: Position,
+        found: &Option<(String, Position)>,
+    ) -> Vec<CatalogEvent> {
         let announced = self.version(view).and_then(|state| state.announced.as_ref());
         let Some(announced) = announced.filter(|announced| announced.position == at) else { return vec![] };
         let view = view.clone();
@@ -253,7 +145,7 @@ impl Catalog {
         }]
     }
 
-    fn request_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn request_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let phase = self.known(view)?.phase;
         let projection = &self.projections[&view.projection];
         if let Some(pending) = projection.flip {
@@ -281,7 +173,7 @@ impl Catalog {
         }
     }
 
-    fn cancel_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn cancel_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let (state, projection) = (self.known(view)?, &self.projections[&view.projection]);
         let phase = state.phase;
         match projection.flip.filter(|flip| flip.to == view.version) {
@@ -295,7 +187,7 @@ impl Catalog {
         }
     }
 
-    fn cancel_rebuild(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn cancel_rebuild(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         match self.known(view)?.phase {
             Phase::Scheduled | Phase::Initializing | Phase::Failed => self.clean_up(view, &CleanUpReason::Cancelled),
             Phase::Serving => Err(too_late(view, "the rebuild of", "it serves")),
@@ -305,7 +197,7 @@ impl Catalog {
         }
     }
 
-    fn cancel_clean_up(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn cancel_clean_up(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let state = self.known(view)?;
         match state.phase {
             Phase::CleaningUp if state.dropping => Err(too_late(view, "the clean-up of", "its view is being dropped")),
@@ -318,7 +210,7 @@ impl Catalog {
         }
     }
 
-    fn confirm_flip(
+    pub(super) fn confirm_flip(
         &self,
         view: &ViewId,
         hold: Position,
@@ -336,14 +228,14 @@ impl Catalog {
     }
 
     /// Returns the flip under way to `view`, if `hold` is its present hold.
-    fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
+    pub(super) fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
         let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         pending
             .filter(|pending| pending.to == view.version && pending.hold == hold)
             .ok_or_else(|| CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() })
     }
 
-    fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    pub(super) fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         match self.known(view)?.phase {
             Phase::CleaningUp => Ok(vec![]),
@@ -362,13 +254,13 @@ impl Catalog {
         }
     }
 
-    fn abort_flip_to(&self, view: &ViewId, reason: &str) -> Option<CatalogEvent> {
+    pub(super) fn abort_flip_to(&self, view: &ViewId, reason: &str) -> Option<CatalogEvent> {
         let pending = self.projections.get(&view.projection)?.flip?;
         (pending.to == view.version)
             .then(|| CatalogEvent::FlipAborted { view: view.clone(), reason: reason.to_owned() })
     }
 
-    fn known(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
+    pub(super) fn known(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
         self.version(view).ok_or_else(|| {
             let versions = self.projections.get(&view.projection).map(|state| &state.versions);
             let known = versions.into_iter().flatten().filter(|(_, state)| state.phase != Phase::Obsolete);

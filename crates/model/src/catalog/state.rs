@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{CatalogCommand, FlipKind, FlipPolicy};
+use crate::catalog::CatalogCommand;
 use crate::journal::Parted;
 use crate::name::ProjectionName;
 use crate::phase::Phase;
@@ -17,6 +17,53 @@ use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::verify::{Report, Verdict};
 use crate::version::{VersionId, ViewId};
+
+/// The moment at which a version that is ready becomes the serving one. The first version of a projection flips by
+/// itself under either policy, because there is nothing it could replace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlipPolicy {
+    /// As soon as it is ready.
+    #[default]
+    WhenReady,
+    /// When an operator requests it.
+    OnCommand,
+}
+
+/// The direction of a flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlipKind {
+    /// To a newer version, or to the first one.
+    Flip,
+    /// To an older version.
+    Rollback,
+}
+
+/// The reason why a version is cleaned up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CleanUpReason {
+    /// Its stand-by is over.
+    StandByOver,
+    /// A later version was scheduled before it served.
+    Superseded {
+        /// The later version.
+        by: VersionId,
+    },
+    /// An operator requested it.
+    Asked,
+    /// An operator cancelled its rebuild.
+    Cancelled,
+}
+
+impl fmt::Display for CleanUpReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StandByOver => f.write_str("its stand-by is over"),
+            Self::Superseded { by } => write!(f, "superseded by {by}"),
+            Self::Asked => f.write_str("asked for"),
+            Self::Cancelled => f.write_str("its rebuild was cancelled"),
+        }
+    }
+}
 
 /// The state of one version in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
