@@ -246,6 +246,8 @@ impl CatalogLog {
         request: Option<&Request>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let mut folded = self.folded.lock().await;
+        // A look that was given up in the middle has folded events that nobody was told.
+        self.tell(&folded);
         loop {
             if let Some(entries) = known(&folded, asked, request)? {
                 return Ok(changes(entries));

@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,10 +38,17 @@ fn world() -> World {
 struct Hanging {
     inner: MemoryJournal,
     hangs: watch::Sender<bool>,
+    /// The number of reads of a stream that are answered before one never is.
+    reads_left: AtomicU64,
     appended: AtomicBool,
 }
 
 impl Hanging {
+    fn new() -> Self {
+        let (inner, hangs) = (MemoryJournal::new(Arc::new(SystemClock)), watch::Sender::new(false));
+        Self { inner, hangs, reads_left: AtomicU64::new(u64::MAX), appended: AtomicBool::new(false) }
+    }
+
     async fn answers(&self) {
         drop(self.hangs.subscribe().wait_for(|hangs| !hangs).await);
     }
@@ -70,6 +77,9 @@ impl Journal for Hanging {
 
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         self.answers().await;
+        if self.reads_left.fetch_sub(1, Ordering::AcqRel) == 0 {
+            std::future::pending::<()>().await;
+        }
         self.inner.read_stream(stream, after, limit).await
     }
 
@@ -96,11 +106,44 @@ impl Journal for Hanging {
     }
 }
 
+fn schedule(view: &ViewId) -> CatalogCommand {
+    CatalogCommand::Schedule {
+        projection: view.projection.clone(),
+        code: view.version.code,
+        segments: SegmentCount::ONE,
+        flip: FlipPolicy::WhenReady,
+        fingerprint: String::new(),
+        reads: Reads::default(),
+        seeded: false,
+        if_new: false,
+    }
+}
+
+/// Another node has changed the catalog, and a look at that was given up in the middle.
+#[tokio::test(start_paused = true)]
+async fn what_a_look_has_folded_that_was_given_up_is_told_with_the_next_change() {
+    let journal = Arc::new(Hanging::new());
+    let open = || CatalogLog::open(Arc::clone(&journal) as Arc<dyn Journal>, world());
+    let (here, elsewhere) = (Arc::new(open().await.unwrap()), Arc::new(open().await.unwrap()));
+    let view =
+        ViewId { projection: ProjectionName::new("balances").unwrap(), version: VersionId { code: 1, build: 1 } };
+    for command in [schedule(&view), CatalogCommand::Begin(view.clone())] {
+        Arc::clone(&elsewhere).change(command, RequestedBy::by("another node")).await.unwrap();
+    }
+    // The first read returns the events, and the second one, which would find the end, is not answered.
+    journal.reads_left.store(1, Ordering::Release);
+    assert!(tokio::time::timeout(Duration::from_millis(1), here.refresh()).await.is_err(), "the look is given up");
+    journal.reads_left.store(u64::MAX, Ordering::Release);
+    assert!(here.current().version(&view).is_none(), "nobody was told, or this test tests nothing");
+    let nothing = Arc::clone(&here).change(CatalogCommand::Begin(view.clone()), RequestedBy::by_plan()).await.unwrap();
+    assert_eq!(nothing, [], "it has begun already");
+    assert_eq!(here.current().version(&view).unwrap().phase, Phase::Initializing);
+}
+
 /// Those who wait for each other wait no longer than one does, whatever each wants. The time is not that of the world.
 #[tokio::test(start_paused = true)]
 async fn where_the_journal_does_not_answer_nobody_waits_for_the_time_of_others() {
-    let (inner, hangs) = (MemoryJournal::new(Arc::new(SystemClock)), watch::Sender::new(false));
-    let journal = Arc::new(Hanging { inner, hangs, appended: AtomicBool::new(false) });
+    let journal = Arc::new(Hanging::new());
     let log = Arc::new(CatalogLog::open(Arc::clone(&journal) as Arc<dyn Journal>, world()).await.unwrap());
     journal.hangs.send_replace(true);
     let began = Instant::now();
@@ -110,16 +153,7 @@ async fn where_the_journal_does_not_answer_nobody_waits_for_the_time_of_others()
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let (looking, changing, asked) = (Arc::clone(&log), Arc::clone(&log), asked.clone());
-        let schedule = CatalogCommand::Schedule {
-            projection: view.projection.clone(),
-            code: 1,
-            segments: SegmentCount::ONE,
-            flip: FlipPolicy::WhenReady,
-            fingerprint: String::new(),
-            reads: Reads::default(),
-            seeded: false,
-            if_new: false,
-        };
+        let schedule = schedule(&view);
         waiting.spawn(async move { looking.refresh().await.map_err(CatalogError::from) });
         waiting.spawn(async move { changing.change(schedule, asked).await.map(drop) });
     }

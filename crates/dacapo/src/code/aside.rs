@@ -92,7 +92,7 @@ impl Aside {
 
     /// Returns true if no more events may be set aside.
     pub(crate) fn is_full(&self) -> bool {
-        self.count() + self.batch.len() >= limits::LETTERS_MAX
+        self.count() + self.batch.len().max(self.refused.len()) >= limits::LETTERS_MAX
     }
 
     /// Sets an event aside after its last try.

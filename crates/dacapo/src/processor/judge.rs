@@ -94,10 +94,11 @@ impl<S: Sink> Run<'_, S> {
     async fn judge_at(&mut self, position: Position, error: S::Error, batch: &mut Batch) -> Result<(), StoreError> {
         let read = feed::event_at(&*self.assignment.journal, position).await?;
         let event = read.get(0);
-        if !self.filter.wants(&event) {
+        let segment = self.segments.count().segment_of(event.stream);
+        // The refusal of a commit without this event says nothing about it.
+        if !self.filter.wants(&event) || !batch.share.has(segment) {
             return Err(unavailable(error));
         }
-        let segment = self.segments.count().segment_of(event.stream);
         let refused = RefusedEvent { segment, index: 0, changed: true, error: error.to_string(), no_room: false };
         self.judge(refused, &event, batch)?;
         batch.share = batch.share.through(position);

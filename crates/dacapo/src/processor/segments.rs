@@ -185,7 +185,7 @@ impl Segments {
     /// stored (I-4).
     ///
     /// # Panics
-    /// If a move does not start from the token of a segment of this run, or a segment is named twice.
+    /// If there is no move, a move does not start from the token of a segment of this run, or a segment is named twice.
     pub(super) fn check(&self, moves: &[TokenMove]) {
         assert!(!moves.is_empty(), "I-4: without a move nothing would fence a commit");
         let mut named = BTreeSet::new();

@@ -130,7 +130,7 @@ async fn ask_both(
     let was = ask(old, query, &mut met.old).await?;
     let is = ask(new, query, &mut met.new).await?;
     // A query that the old version does not answer is not put to the new one by readers.
-    if matches!(was, RequestedBy::NoAnswer) {
+    if matches!(was, Given::Nothing) {
         return Ok(());
     }
     tally.looked_at += 1;
@@ -151,42 +151,43 @@ async fn ask_both(
 }
 
 /// Returns the difference between the answers of two versions, if there is one.
-fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: RequestedBy, is: RequestedBy) -> Option<Words> {
+fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: Given, is: Given) -> Option<Words> {
     let (old, new) = match (was, is) {
-        (RequestedBy::Answered(was), RequestedBy::Answered(is)) => shadow.differ(&*was, &*is)?,
+        (Given::Answer(was), Given::Answer(is)) => shadow.differ(&*was, &*is)?,
         // Neither version has an answer, so callers see no difference.
-        (RequestedBy::Failed(_), RequestedBy::Failed(_)) => return None,
+        (Given::Failed(_), Given::Failed(_)) => return None,
         (was, is) => (was.shown(shadow), is.shown(shadow)),
     };
     Some(Words { place: shadow.show(&**query), key: None, old: Some(old), new: Some(new) })
 }
 
-/// The answer of a version.
-enum RequestedBy {
-    Answered(Box<dyn Any + Send>),
+/// What a version gives for a query.
+enum Given {
+    Answer(Box<dyn Any + Send>),
     Failed(String),
-    NoAnswer,
+    /// It does not answer such queries.
+    Nothing,
 }
 
-impl RequestedBy {
+impl Given {
     fn shown(&self, shadow: &dyn Shadow) -> String {
         match self {
-            Self::Answered(answer) => shadow.show_answer(&**answer),
+            Self::Answer(answer) => shadow.show_answer(&**answer),
             Self::Failed(error) => format!("no answer: {error}"),
-            Self::NoAnswer => "no answer: it does not answer such queries".to_owned(),
+            Self::Nothing => "no answer: it does not answer such queries".to_owned(),
         }
     }
 }
 
-async fn ask(carried: &VersionCode, query: &AnyQuery, view: &mut ReadView) -> Result<RequestedBy, StoreError> {
-    let Some(answer) = carried.answer_any(&**query, view) else { return Ok(RequestedBy::NoAnswer) };
+async fn ask(carried: &VersionCode, query: &AnyQuery, view: &mut ReadView) -> Result<Given, StoreError> {
+    let Some(answer) = carried.answer_any(&**query, view) else { return Ok(Given::Nothing) };
     Ok(match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(answer)) => RequestedBy::Answered(answer),
+        Ok(Ok(answer)) => Given::Answer(answer),
         Ok(Err(error)) => match error.downcast::<ViewError>() {
             Ok(error) if error.is_passing() => return Err(StoreError::unavailable("ask a version", error)),
-            Ok(error) => RequestedBy::Failed(error.to_string()),
-            Err(error) => RequestedBy::Failed(chain(&*error)),
+            Ok(error) => Given::Failed(error.to_string()),
+            Err(error) => Given::Failed(chain(&*error)),
         },
-        Err(panic) => RequestedBy::Failed(format!("it panicked: {}", panic_text(&*panic))),
+        Err(panic) => Given::Failed(format!("it panicked: {}", panic_text(&*panic))),
     })
 }

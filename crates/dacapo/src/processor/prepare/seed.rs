@@ -71,7 +71,10 @@ impl Run<'_, Rows> {
         if self.assignment.is_barred(head).await? {
             return self.wait_anew().await;
         }
-        if !self.assignment.progress.borrow().tokens.iter().all(Token::is_new) {
+        // The progress knows the segments of other members. The claim knows this run's own as they are stored, also after
+        // a standby without the last claims took over, whose epochs are lower than those that were seen.
+        let is_new = |tokens: &[Token]| tokens.iter().all(Token::is_new);
+        if !is_new(self.segments.tokens()) || !is_new(&self.assignment.progress.borrow().tokens) {
             self.sink.seed = None;
             return Ok(Continue(Prepared::Anew));
         }
