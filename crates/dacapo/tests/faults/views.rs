@@ -108,6 +108,28 @@ async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
     node.shutdown().await;
 }
 
+// I-7
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_answered_from_a_view_that_lost_what_it_covered_when_readers_moved_to_it() {
+    let faults = Faults::default();
+    let node = Scenario::faulty(&faults).filled(20).serving(v1()).start().await;
+    let evidence = evidence_of(&node);
+    assert!(evidence > Position::START, "the flip has evidence");
+    // As after the takeover of a standby that lacks the last commits of the view: the node itself was there before.
+    faults.always(Fault::Stale, |call| matches!(call, Call::Reader(_)));
+    let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    faults.heal();
+    let answered = node.ask(TotalOf("ledger-1".into())).await.unwrap();
+    assert!(answered.covers >= evidence, "{answered:?}");
+    node.shutdown().await;
+}
+
+/// The evidence of the last flip.
+fn evidence_of(node: &Node) -> Position {
+    node.catalog().borrow().projections.values().next().unwrap().evidence
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
     let directory = tempfile::tempdir().unwrap();
