@@ -246,7 +246,7 @@ fn version_status(
     // A failing effect does not prevent a rollback.
     let kept: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).cloned().collect();
     let rollback_ready = (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &kept));
-    let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
+    let outbox = open.as_ref().map(|open| open.effects.outbox.borrow().clone()).unwrap_or_default();
     VersionStatus {
         version: id.version,
         phase: state.phase,

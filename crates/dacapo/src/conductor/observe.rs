@@ -133,12 +133,12 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
             open(versions, id, state).await?;
             let Some(version) = versions.open_version(id) else { return Ok(None) };
             version.compare(&*versions.journal).await?;
-            version.order(Orders::of(state));
+            version.commands.order(Orders::of(state));
             // This look from time to time detects and logs a handler that does not return.
             drop(version.told());
             let tokens = version.tokens().await?;
             versions.notes.watch_claims(id, &tokens, &versions.cluster);
-            version.work(match &version.carried {
+            version.commands.work(match &version.carried {
                 Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
                 _ => WorkShare::ALL,
             });

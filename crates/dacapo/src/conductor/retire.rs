@@ -120,7 +120,7 @@ async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError>
                     open.stop_applying().await;
                     if !open.reacts() {
                         // No delivery runs, so the pending effects are reported here.
-                        open.outbox.send_replace(outbox.clone());
+                        open.effects.outbox.send_replace(outbox.clone());
                     }
                     true
                 }
@@ -129,7 +129,7 @@ async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError>
             if !delivers {
                 versions.opening.lock().await.insert(id.clone());
                 let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
-                version.outbox.send_replace(outbox);
+                version.effects.outbox.send_replace(outbox);
                 insert(versions, version).await;
             }
             Ok(true)

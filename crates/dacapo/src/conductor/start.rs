@@ -34,7 +34,7 @@ async fn look_at(versions: &Versions, id: &ViewId, state: &VersionState) -> Resu
     }
     let version = OpenVersion::still(id.clone(), view, None, Orders::of(state));
     version.tokens().await?;
-    version.outbox.send_replace(version.view.outbox(0).await?);
+    version.effects.outbox.send_replace(version.view.outbox(0).await?);
     versions.insert_open(Arc::new(version));
     Ok(())
 }
@@ -109,7 +109,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
     };
     if !version.reacts() {
         // No delivery runs for effects that earlier code of the version has left, so they are reported here.
-        version.outbox.send_replace(version.view.outbox(0).await?);
+        version.effects.outbox.send_replace(version.view.outbox(0).await?);
     }
     insert(versions, version).await;
     Ok(())
@@ -128,7 +128,7 @@ pub(super) async fn insert(versions: &Arc<Versions>, version: OpenVersion) {
     let version = Arc::new(version);
     versions.insert_open(Arc::clone(&version));
     // A wish that was recorded just before has notified only the version that this one replaces.
-    version.wished();
+    version.commands.wished();
     deliver(versions, &version).await;
 }
 
@@ -142,8 +142,8 @@ async fn deliver(versions: &Arc<Versions>, open: &OpenVersion) {
         view: Arc::clone(&open.view),
         carried,
         progress: open.progress.clone(),
-        outbox: open.outbox.clone(),
-        before: open.before.clone(),
+        outbox: open.effects.outbox.clone(),
+        before: open.effects.before.clone(),
         stop: stopped,
     };
     open.delivers(stop, tokio::spawn(delivery.run())).await;

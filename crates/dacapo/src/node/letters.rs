@@ -278,10 +278,10 @@ impl Node {
         };
         let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
         // This happens after an error, too: the decision may be recorded although the answer was lost.
-        open.wished();
+        open.commands.wished();
         // Another processor, with corrected code, may have replaced its processor meanwhile.
         if let Some(now) = self.versions.open_version(&open.id) {
-            now.wished();
+            now.commands.wished();
         }
         let Ok(wished) = wished else {
             let what = format!("the decision about dead letters of {} is not recorded", open.id);

@@ -302,7 +302,7 @@ impl Node {
         if let (Some(open), Some(state)) =
             (self.versions.open_version(view), self.versions.catalog.current().version(view))
         {
-            open.order(Orders::of(state));
+            open.commands.order(Orders::of(state));
         }
     }
 }

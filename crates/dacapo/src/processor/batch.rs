@@ -102,12 +102,18 @@ impl<S: Sink> Run<'_, S> {
         while !batch.share.is_empty() {
             let read = match &mut ahead {
                 Some(ahead) => ahead.done().await?,
-                None => journal.read(after, &self.filter, Limit::events(self.pace.events())).await?,
+                None => journal.read(after, &self.assignment.filter, Limit::events(self.pace.events())).await?,
             };
             (after, events) = (read.through, events + read.len());
             let is_full = events >= self.pace.events() || after >= batch.share.moves_through();
             ahead = (!is_full).then(|| {
-                Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
+                Ahead::begin(
+                    *offload,
+                    journal,
+                    after,
+                    &self.assignment.filter,
+                    Limit::events(self.pace.events() - events),
+                )
             });
             let left = self.pace.target().saturating_sub(batch.tried.elapsed());
             let until = Instant::now() + left.min(limits::BATCH_TIME_TARGET_FAR);

@@ -71,7 +71,7 @@ impl Assignment {
         seen: &[Token],
     ) -> Result<(Vec<Token>, ClaimLook), StoreError> {
         let cluster = &self.claims.0;
-        let (me, mut live, spread) = (cluster.me(), cluster.live(), sink.spread(seen, &self.orders.borrow()));
+        let (me, mut live, spread) = (cluster.me(), cluster.live(), sink.spread(seen, &self.inbox.orders.borrow()));
         let mut actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
         let takes = |action: &ClaimAction| {
             matches!(action, ClaimAction::Claim(segment)
@@ -123,7 +123,7 @@ impl<S: Sink> Run<'_, S> {
         if self.sink.look().await? {
             return Ok(true);
         }
-        let spread = self.sink.spread(&seen, &self.assignment.orders.borrow());
+        let spread = self.sink.spread(&seen, &self.assignment.inbox.orders.borrow());
         (self.claims.looked, self.claims.every) = (Instant::now(), self.assignment.look_every(spread));
         let actions = assign::next(&self.assignment.id, &seen, &self.claims.live.borrow_and_update(), me, spread);
         let is_ours =

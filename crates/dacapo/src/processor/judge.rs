@@ -67,11 +67,11 @@ impl<S: Sink> Run<'_, S> {
         if let Some(position) = error.at().filter(|at| *at > after && *at <= through) {
             return self.judge_at(position, error, batch).await;
         }
-        self.suspect = Some(through);
+        self.bounds.suspect = Some(through);
         match through.since(after) {
             0 => Err(unavailable(error)),
             1 => {
-                self.suspect = None;
+                self.bounds.suspect = None;
                 self.judge_at(through, error, batch).await
             }
             _ => {
@@ -83,8 +83,8 @@ impl<S: Sink> Run<'_, S> {
 
     /// Returns the first half of a batch that would include the event that failed an earlier one.
     pub(super) fn close_in(&mut self, share: Share) -> Share {
-        self.suspect = self.suspect.filter(|suspect| *suspect > share.after);
-        match self.suspect {
+        self.bounds.suspect = self.bounds.suspect.filter(|suspect| *suspect > share.after);
+        match self.bounds.suspect {
             Some(suspect) => share.through(share.after.plus(suspect.since(share.after).div_ceil(2))),
             None => share,
         }
@@ -96,7 +96,7 @@ impl<S: Sink> Run<'_, S> {
         let event = read.get(0);
         let segment = self.segments.count().segment_of(event.stream);
         // The refusal of a commit without this event says nothing about it.
-        if !self.filter.wants(&event) || !batch.share.has(segment) {
+        if !self.assignment.filter.wants(&event) || !batch.share.has(segment) {
             return Err(unavailable(error));
         }
         let refused = RefusedEvent { segment, index: 0, changed: true, error: error.to_string(), no_room: false };

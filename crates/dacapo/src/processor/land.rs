@@ -72,7 +72,7 @@ impl<S: Sink> Run<'_, S> {
             let commit = self.with_mark(commit).await?;
             let is_made_again = loop {
                 // The waiter is registered before the try, so that a hold that is lifted in between is not missed.
-                let lifted = Arc::clone(&self.assignment.lifted);
+                let lifted = Arc::clone(&self.assignment.inbox.lifted);
                 let mut lifted = pin!(lifted.notified());
                 lifted.as_mut().enable();
                 match self.sink.commit(&commit).await {
@@ -89,7 +89,7 @@ impl<S: Sink> Run<'_, S> {
                         }
                     }
                     Err(NotCommitted::Capped(cap)) => {
-                        self.cap = Some(cap);
+                        self.bounds.cap = Some(cap);
                         break deed.capped(self, cap);
                     }
                     Err(NotCommitted::Fenced(refused)) => return Ok(Break(Some(Ended::Fenced(refused)))),
@@ -107,7 +107,7 @@ impl<S: Sink> Run<'_, S> {
     /// Waits until the hold is lifted, or the next check is due, or for the stop.
     async fn stay_held(&mut self, held_for: Position, lifted: Pin<&mut Notified<'_>>) -> Next {
         self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
-        let mut stop = self.assignment.stop.clone();
+        let mut stop = self.assignment.inbox.stop.clone();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => Break(Some(Ended::Stopped)),

@@ -38,6 +38,7 @@
 
 mod batch;
 mod claims;
+mod inbox;
 mod judge;
 mod land;
 mod pace;
@@ -60,10 +61,9 @@ use std::time::Duration;
 
 use dacapo_model::{
     BackOff, Parted, PendingReplay, Phase, Position, SegmentCount, TokenRefused, VersionState, ViewId, WaitingOn,
-    WorkShare,
 };
 use dacapo_store::{Clock, Filter, Journal, StoreError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::code::Options;
@@ -75,6 +75,7 @@ use run::Run;
 use sink::Sink;
 
 pub(crate) use claims::Claims;
+pub(crate) use inbox::{Commands, Inbox};
 pub(crate) use rows::{Beginning, Rows, Stored};
 pub(crate) use segments::Progress;
 
@@ -83,11 +84,9 @@ pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) options: Options,
     /// The events that it reads.
-    pub(crate) filter: Filter,
+    pub(crate) filter: Arc<Filter>,
     /// Prevents it from passing events that the version reads and this code does not.
     pub(crate) fence: Fence,
-    /// The share of time that it works while the head is far.
-    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     /// The number of segments of the version.
@@ -98,15 +97,9 @@ pub(crate) struct Assignment {
     pub(crate) clock: Arc<dyn Clock>,
     /// True if those events are retried at once, since this is not the code that refused them.
     pub(crate) is_corrected: bool,
-    /// The orders of the catalog for the version.
-    pub(crate) orders: watch::Receiver<Orders>,
-    /// Wakes when an operator has recorded a wish about the sink, such as a decision about events that are set aside.
-    pub(crate) wishes: watch::Receiver<()>,
-    /// Wakes when a hold is lifted.
-    pub(crate) lifted: Arc<Notify>,
+    pub(crate) inbox: Inbox,
     pub(crate) progress: Arc<watch::Sender<Progress>>,
     pub(crate) probe: Arc<dyn Probe>,
-    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// The facts of the catalog about a version that its processor needs.
@@ -161,7 +154,7 @@ type Next<T = ()> = ControlFlow<Option<Ended>, T>;
 /// handler that computes without end cannot be stopped, so the caller that stops a run must not wait for its end for
 /// ever.
 pub(crate) async fn run<S: Sink>(assignment: Assignment, place: S::Place) -> Ended {
-    let mut stop = assignment.stop.clone();
+    let mut stop = assignment.inbox.stop.clone();
     let out_of_time = async {
         // An error means that the sender of the stop is gone, and possibly the runtime and its timers.
         if stop.wait_for(|stop| *stop).await.is_ok() {
@@ -177,7 +170,7 @@ pub(crate) async fn run<S: Sink>(assignment: Assignment, place: S::Place) -> End
 
 async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
     let mut back_off = BackOff::new(limits::STORE_RETRY_PAUSE_FIRST, limits::STORE_RETRY_PAUSE_MAX);
-    let mut resumed_at = assignment.orders.borrow().resumed_at;
+    let mut resumed_at = assignment.inbox.orders.borrow().resumed_at;
     let mut try_now = assignment.is_corrected;
     let mut told = None;
     loop {
@@ -201,8 +194,8 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
                 Err(StoreError::Parted(parted)) => return assignment.parted(parted),
                 Err(error) => {
                     // The failure may lie between a resumption and the try that should follow it.
-                    try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
-                    resumed_at = run.resumed_at;
+                    try_now = try_now && !run.has_moved || run.heeded.resumed_at > resumed_at;
+                    resumed_at = run.heeded.resumed_at;
                     // Only a run that made progress resets the count, since a full disk fails every commit. A failure
                     // is logged again only after a run that went well for a while.
                     if run.has_moved {
@@ -250,20 +243,20 @@ impl Assignment {
 
     /// Waits. Returns true if the stop arrived meanwhile.
     async fn stopped_within(&self, wait: Duration) -> bool {
-        let mut stop = self.stop.clone();
+        let mut stop = self.inbox.stop.clone();
         let stopped = stop.wait_for(|stop| *stop);
         // An error means that the sender of the stop is gone, which counts as a stop.
         tokio::time::timeout(wait, stopped).await.is_ok()
     }
 
     fn is_stopped(&self) -> bool {
-        *self.stop.borrow() || self.stop.has_changed().is_err()
+        *self.inbox.stop.borrow() || self.inbox.stop.has_changed().is_err()
     }
 
     /// Does work that may take very long. If the stop or a pause arrives meanwhile, the work is given up, and with it
     /// the writer that it used.
     async fn unless_called_off<T>(&self, work: impl Future<Output = T>) -> Next<T> {
-        let (mut stop, mut orders) = (self.stop.clone(), self.orders.clone());
+        let (mut stop, mut orders) = (self.inbox.stop.clone(), self.inbox.orders.clone());
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => Break(Some(Ended::Stopped)),

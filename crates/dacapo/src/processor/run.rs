@@ -1,11 +1,10 @@
 //! A run under one claim, from batch to batch.
 
 use std::ops::ControlFlow::{Break, Continue};
-use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn};
-use dacapo_store::{Commit, Filter, StoreError};
+use dacapo_store::{Commit, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -24,29 +23,38 @@ use crate::limits;
 pub(crate) struct Run<'a, S> {
     pub(super) assignment: &'a Assignment,
     pub(super) sink: S,
-    pub(super) filter: Arc<Filter>,
     pub(super) segments: Segments,
     pub(super) claims: ClaimLook,
     pub(super) orders: watch::Receiver<Orders>,
-    /// The last resumption that was taken into account.
-    pub(super) resumed_at: Option<Position>,
-    /// The number of requests to set an event aside that were taken into account.
-    pub(super) set_aside: usize,
-    /// The last phase that was taken into account.
-    pub(super) phase: Phase,
+    pub(super) heeded: Heeded,
     pub(super) wishes: watch::Receiver<()>,
     pub(super) pace: Pace,
     pub(super) throttle: Throttle,
     pub(super) head: watch::Receiver<Position>,
-    /// The position up to which the store lets its segments move, as far as it was noticed.
-    pub(super) cap: Option<Position>,
+    pub(super) bounds: Bounds,
     pub(super) has_moved: bool,
-    /// The end of a batch that failed as a whole, because of one of its events. The next batches narrow it down.
-    pub(super) suspect: Option<Position>,
     /// The last mark that this run gave to its sink: the time, and the furthest token then.
     pub(super) marked: Option<(Instant, Position)>,
     /// The time at which this step checked what is due. A later wait counts from here.
     pub(super) looked: Timestamp,
+}
+
+/// The orders that a run has taken into account.
+pub(super) struct Heeded {
+    /// The last resumption.
+    pub(super) resumed_at: Option<Position>,
+    /// The number of requests to set an event aside.
+    set_aside: usize,
+    phase: Phase,
+}
+
+/// The positions at which the next batches end.
+#[derive(Default)]
+pub(super) struct Bounds {
+    /// The position up to which the store lets its segments move, as far as it was noticed.
+    pub(super) cap: Option<Position>,
+    /// The end of a batch that failed as a whole, because of one of its events. The next batches narrow it down.
+    pub(super) suspect: Option<Position>,
 }
 
 impl<'a, S: Sink> Run<'a, S> {
@@ -58,7 +66,7 @@ impl<'a, S: Sink> Run<'a, S> {
         resumed_at: Option<Position>,
         try_now: bool,
     ) -> Result<Self, StoreError> {
-        let mut wishes = assignment.wishes.clone();
+        let mut wishes = assignment.inbox.wishes.clone();
         // Wishes from here on are either read below or announced.
         wishes.mark_unchanged();
         let mut sink = S::open(place).await?;
@@ -70,25 +78,21 @@ impl<'a, S: Sink> Run<'a, S> {
             refusals.try_now(assignment.clock.now());
         }
         let segments = Segments::new(assignment.segments, tokens, refusals);
-        let orders = assignment.orders.clone();
+        let orders = assignment.inbox.orders.clone();
         let phase = orders.borrow().phase;
         let run = Self {
             assignment,
             sink,
-            filter: Arc::new(assignment.filter.clone()),
             segments,
             claims,
             orders,
-            resumed_at,
-            set_aside: 0,
-            phase,
+            heeded: Heeded { resumed_at, set_aside: 0, phase },
             wishes,
             pace: Pace::new(assignment.options.batch_events_max),
-            throttle: Throttle::new(assignment.share.clone()),
+            throttle: Throttle::new(assignment.inbox.share.clone()),
             head: assignment.journal.head(),
-            cap: None,
+            bounds: Bounds::default(),
             has_moved: false,
-            suspect: None,
             marked: None,
             looked: assignment.clock.now(),
         };
@@ -129,7 +133,7 @@ impl<'a, S: Sink> Run<'a, S> {
         let head = *self.head.borrow_and_update();
         // If other members have segments too, one member does the work at that position, once every segment is there.
         let stops_at = self.sink.stops_at().filter(|_| !self.segments.is_whole());
-        let head = self.cap.into_iter().chain(stops_at).fold(head, Position::min);
+        let head = self.bounds.cap.into_iter().chain(stops_at).fold(head, Position::min);
         let Some(share) = self.segments.next_share(head, self.looked) else {
             return if prepared == Prepared::Done { Ok(Continue(())) } else { self.rest_at_head().await };
         };
@@ -141,7 +145,7 @@ impl<'a, S: Sink> Run<'a, S> {
         if self.assignment.is_barred(share.moves_through()).await? {
             return Ok(self.wait().await);
         }
-        self.pace.aim(head.since(share.after), self.phase != Phase::Initializing);
+        self.pace.aim(head.since(share.after), self.heeded.phase != Phase::Initializing);
         self.take(share).await
     }
 
@@ -191,15 +195,15 @@ impl<'a, S: Sink> Run<'a, S> {
     fn heed(&mut self) -> Orders {
         let orders = self.orders.borrow_and_update().clone();
         // In another phase, another policy decides about segments that halt.
-        let phase = std::mem::replace(&mut self.phase, orders.phase);
-        let try_now = orders.resumed_at > self.resumed_at || orders.phase != phase;
+        let phase = std::mem::replace(&mut self.heeded.phase, orders.phase);
+        let try_now = orders.resumed_at > self.heeded.resumed_at || orders.phase != phase;
         if try_now {
-            self.resumed_at = orders.resumed_at;
+            self.heeded.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
         }
         S::heed(self, try_now);
-        if orders.set_aside.len() > self.set_aside {
-            self.set_aside = orders.set_aside.len();
+        if orders.set_aside.len() > self.heeded.set_aside {
+            self.heeded.set_aside = orders.set_aside.len();
             self.segments.refusals.try_these(&orders.set_aside, self.assignment.clock.now());
         }
         orders
@@ -209,7 +213,7 @@ impl<'a, S: Sink> Run<'a, S> {
     async fn stay_paused(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
-        let mut stop = self.assignment.stop.clone();
+        let mut stop = self.assignment.inbox.stop.clone();
         let due = self.claims.due_in(self.assignment.claims.0.me());
         let stopped = tokio::select! {
             biased;
@@ -225,11 +229,11 @@ impl<'a, S: Sink> Run<'a, S> {
     pub(super) async fn wait(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
-        let mut stop = self.assignment.stop.clone();
+        let mut stop = self.assignment.inbox.stop.clone();
         // A change counts as seen if the step has looked at it, not if it ended the wait.
         let mut wishes = self.wishes.clone();
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
-        let cap_due = self.cap.map(|_| limits::HOLD_LOOK);
+        let cap_due = self.bounds.cap.map(|_| limits::HOLD_LOOK);
         // The times count from the look: what has become due since then was not noticed, and nothing else would wake
         // for it.
         let due = self.sink.next_due(self.looked).into_iter().chain(self.segments.next_due(self.looked));
@@ -251,9 +255,9 @@ impl<'a, S: Sink> Run<'a, S> {
 
     /// Checks whether the store still limits how far its segments move.
     async fn look_at_cap(&mut self) -> Result<(), StoreError> {
-        if self.cap.is_some() {
+        if self.bounds.cap.is_some() {
             let tokens = self.sink.tokens().await?;
-            self.cap = tokens.iter().filter_map(|token| token.cap).min();
+            self.bounds.cap = tokens.iter().filter_map(|token| token.cap).min();
         }
         Ok(())
     }

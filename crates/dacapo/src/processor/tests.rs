@@ -69,9 +69,8 @@ impl Shelf {
 struct Stage {
     journal: Arc<dyn Journal>,
     shelf: Arc<Shelf>,
-    orders: watch::Sender<Orders>,
+    commands: Commands,
     progress: Arc<watch::Sender<Progress>>,
-    lifted: Arc<Notify>,
     world: World,
     catalog: Arc<CatalogLog>,
     cluster: Arc<Cluster>,
@@ -82,7 +81,6 @@ struct Stage {
 struct Running {
     stop: watch::Sender<bool>,
     ended: JoinHandle<Ended>,
-    _told: (watch::Sender<WorkShare>, watch::Sender<()>, watch::Sender<bool>),
 }
 
 impl Running {
@@ -137,8 +135,8 @@ impl Stage {
             trouble: Mutex::new(Box::new(|_, _, _| None)),
             tried: watch::Sender::default(),
         });
-        let (orders, progress, lifted) = (watch::Sender::new(still()), Arc::default(), Arc::default());
-        Self { journal, shelf, orders, progress, lifted, world, catalog, cluster, appended: 0 }
+        let (commands, progress) = (Commands::new(still()), Arc::default());
+        Self { journal, shelf, commands, progress, world, catalog, cluster, appended: 0 }
     }
 
     /// Appends events to streams of all segments.
@@ -159,31 +157,24 @@ impl Stage {
 
     fn start(&self) -> Running {
         let (stop, stopped) = watch::channel(false);
-        let (share, shared) = watch::channel(WorkShare::ALL);
-        let (wishes, wished) = watch::channel(());
-        let (leave, _) = watch::channel(false);
         let retry = Retry { attempts: u32::MAX, first: long(), longest: long() };
         let assignment = Assignment {
             id: id(),
             options: Options { batch_events_max: 7, retry, ..Options::default() },
-            filter: Filter { streams: Streams::User, types: None },
+            filter: Arc::new(Filter { streams: Streams::User, types: None }),
             fence: Fence::new(Arc::clone(&self.catalog), id(), count(), Reads::default()),
-            share: shared,
             journal: Arc::clone(&self.journal),
             offload: self.world.offload,
             segments: count(),
             claims: Claims(Arc::clone(&self.cluster)),
             clock: Arc::clone(&self.world.clock),
             is_corrected: false,
-            orders: self.orders.subscribe(),
-            wishes: wished,
-            lifted: Arc::clone(&self.lifted),
+            inbox: self.commands.inbox(stopped),
             progress: Arc::clone(&self.progress),
             probe: Arc::clone(&self.world.probe),
-            stop: stopped,
         };
         let ended = tokio::spawn(run::<Memory>(assignment, Arc::clone(&self.shelf)));
-        Running { stop, ended, _told: (share, wishes, leave) }
+        Running { stop, ended }
     }
 
     /// From here on, this happens instead of commits.
@@ -340,7 +331,7 @@ async fn a_hold_keeps_the_batch_and_its_end_lets_it_land() {
     };
     assert_eq!(moved, (0, 5), "nothing moves");
     stage.set_position(|token| token.held_for = None);
-    stage.lifted.notify_waiters();
+    stage.commands.lifted();
     stage.until_covered().await;
     running.stop().await;
     stage.check();
@@ -365,12 +356,12 @@ async fn no_token_moves_past_a_cap() {
 #[tokio::test]
 async fn a_paused_version_takes_nothing_until_it_is_resumed() {
     let mut stage = Stage::new().await;
-    stage.orders.send_replace(Orders { paused: true, ..still() });
+    stage.commands.order(Orders { paused: true, ..still() });
     stage.append(20).await;
     let running = stage.start();
     stage.until("it has its claim, and rests", |progress| progress.letters.is_some()).await;
     assert_eq!(stage.shelf.lasting().taken, 0);
-    stage.orders.send_replace(still());
+    stage.commands.order(still());
     stage.until_covered().await;
     running.stop().await;
     stage.check();
@@ -397,7 +388,7 @@ async fn a_segment_stops_before_an_event_that_is_refused_and_the_others_go_on() 
     let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Handler { position, .. } if *position == refused);
     assert!(stage.progress.borrow().waiting_on.iter().any(tells), "{:?}", stage.progress.borrow().waiting_on);
     stage.shelf.lasting().refuses = None;
-    stage.orders.send_replace(Orders { resumed_at: Some(Position::new(31)), ..still() });
+    stage.commands.order(Orders { resumed_at: Some(Position::new(31)), ..still() });
     stage.until_covered().await;
     running.stop().await;
     stage.check();

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn, WorkShare};
+use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use super::Versions;
 use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::history;
 use crate::limits;
-use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress, Rows, Stored};
+use crate::processor::{self, Assignment, Beginning, Claims, Commands, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
 use crate::world::Left;
 
@@ -31,7 +31,18 @@ pub(crate) struct OpenVersion {
     compared: Mutex<Instant>,
     /// Held by the driver that lets it meet another version, by a cap on its tokens.
     meeting: Arc<Mutex<()>>,
-    pub(crate) lifted: Arc<Notify>,
+    pub(crate) commands: Commands,
+    pub(crate) effects: Effects,
+    busy: Arc<Busy>,
+    /// The furthest position that a batch was seen at, and the beginning of that batch.
+    reached: StdMutex<Option<(Instant, Position)>>,
+    /// The run of its processor. A caller that stops it holds the lock until the run has ended.
+    run: Mutex<Option<RunHandle>>,
+}
+
+/// The effects of a version, as its processor, its delivery and its status share them.
+#[derive(Default)]
+pub(crate) struct Effects {
     /// The assignment of effects to versions, for its processor.
     voices: watch::Sender<Voices>,
     /// The effects that are still to be made, as their delivery saw them last.
@@ -40,15 +51,6 @@ pub(crate) struct OpenVersion {
     pub(crate) before: watch::Sender<Option<VersionId>>,
     /// The delivery of its effects, if it makes any.
     delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
-    /// The share of time that its processor works.
-    share: watch::Sender<WorkShare>,
-    orders: watch::Sender<Orders>,
-    wishes: watch::Sender<()>,
-    busy: Arc<Busy>,
-    /// The furthest position that a batch was seen at, and the beginning of that batch.
-    reached: StdMutex<Option<(Instant, Position)>>,
-    /// The run of its processor. A caller that stops it holds the lock until the run has ended.
-    run: Mutex<Option<RunHandle>>,
 }
 
 struct RunHandle {
@@ -77,21 +79,17 @@ impl OpenVersion {
         let assignment = Assignment {
             id: open.id.clone(),
             options,
-            filter: carried.filter.clone(),
+            filter: Arc::new(carried.filter.clone()),
             fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), code.segments, code.reads),
-            share: open.share.subscribe(),
             journal: Arc::clone(&versions.journal),
             offload: versions.world.offload,
             segments: state.segments,
             claims: Claims(Arc::clone(&versions.cluster)),
             clock: Arc::clone(&versions.world.clock),
             is_corrected,
-            orders: open.orders.subscribe(),
-            wishes: open.wishes.subscribe(),
-            lifted: Arc::clone(&open.lifted),
+            inbox: open.commands.inbox(stopped),
             progress: Arc::clone(&open.seen),
             probe: Arc::clone(&versions.world.probe),
-            stop: stopped,
         };
         let stored = Arc::new(Stored {
             id: open.id.clone(),
@@ -100,7 +98,7 @@ impl OpenVersion {
             carried,
             beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
             busy: Arc::clone(&open.busy),
-            voices: open.voices.subscribe(),
+            voices: open.effects.voices.subscribe(),
         });
         // Handlers compute, and SQLite waits for the disk. On a thread of their own they block nobody.
         let run = versions.world.offload.leave(&open.id.to_string(), processor::run::<Rows>(assignment, stored));
@@ -113,7 +111,6 @@ impl OpenVersion {
     /// cleaned up. Its tokens can be seen and held, and its effects made.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<VersionCode>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
-        let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
         Self {
             id,
             view,
@@ -123,23 +120,17 @@ impl OpenVersion {
             looked: Mutex::default(),
             compared: Mutex::new(Instant::now()),
             meeting: Arc::default(),
-            lifted: Arc::default(),
-            share: watch::Sender::default(),
-            orders,
-            wishes,
+            commands: Commands::new(orders),
+            effects: Effects::default(),
             busy: Arc::default(),
             reached: StdMutex::default(),
-            voices: watch::Sender::default(),
-            outbox: watch::Sender::default(),
-            before: watch::Sender::default(),
-            delivery: Mutex::default(),
             run: Mutex::default(),
         }
     }
 
     /// Keeps the delivery of its effects, which ends with it.
     pub(crate) async fn delivers(&self, stop: watch::Sender<bool>, run: JoinHandle<()>) {
-        *self.delivery.lock().await = Some((stop, run));
+        *self.effects.delivery.lock().await = Some((stop, run));
     }
 
     /// Compares its view with the journal, if that was not done a moment ago.
@@ -158,12 +149,7 @@ impl OpenVersion {
 
     /// Passes the assignment of effects to the processor.
     pub(crate) fn hear(&self, voices: Voices) {
-        self.voices.send_replace(voices);
-    }
-
-    /// Sets the share of time that its processor works, from the next batch on.
-    pub(crate) fn work(&self, share: WorkShare) {
-        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
+        self.effects.voices.send_replace(voices);
     }
 
     /// Returns its stored tokens, and passes them to its watchers.
@@ -188,20 +174,6 @@ impl OpenVersion {
         // A processor that is being stopped is not replaced yet.
         let Ok(run) = self.run.try_lock() else { return false };
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
-    }
-
-    /// Passes the catalog's orders for its version to the processor.
-    pub(crate) fn order(&self, orders: Orders) {
-        self.orders.send_if_modified(|known| {
-            let is_news = *known != orders;
-            *known = orders;
-            is_news
-        });
-    }
-
-    /// Notifies the processor of a new decision about dead letters.
-    pub(crate) fn wished(&self) {
-        self.wishes.send_replace(());
     }
 
     /// Returns its position, including the events that the batch under way here has applied and not committed yet. All
@@ -233,7 +205,7 @@ impl OpenVersion {
     /// same effect as stopping once.
     pub(crate) async fn stop(&self) {
         self.stop_applying().await;
-        if let Some((stop, ended)) = self.delivery.lock().await.take() {
+        if let Some((stop, ended)) = self.effects.delivery.lock().await.take() {
             stop.send_replace(true);
             if let Err(error) = ended.await {
                 tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
@@ -243,7 +215,7 @@ impl OpenVersion {
 
     /// Returns true if it could make effects but does not.
     pub(crate) async fn is_silent(&self) -> bool {
-        self.reacts() && self.delivery.lock().await.is_none()
+        self.reacts() && self.effects.delivery.lock().await.is_none()
     }
 
     pub(crate) fn reacts(&self) -> bool {
@@ -294,14 +266,14 @@ impl OpenVersion {
     /// Removes the cap of its tokens, and wakes the processor.
     pub(crate) async fn uncap(&self) -> Result<(), StoreError> {
         self.view.cap(None).await?;
-        self.lifted.notify_waiters();
+        self.commands.lifted();
         Ok(())
     }
 
     /// Lifts the hold under `mark`, and wakes the processor.
     pub(crate) async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.view.lift(mark).await?;
-        self.lifted.notify_waiters();
+        self.commands.lifted();
         Ok(())
     }
 }

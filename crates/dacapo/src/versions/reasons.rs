@@ -13,7 +13,7 @@ impl Versions {
         let state = projection.versions.get(&id.version)?;
         let (open, carried) = (self.open_version(id), self.code_of(id));
         let health = open.as_ref().map(|open| open.view.health()).unwrap_or_default();
-        let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
+        let outbox = open.as_ref().map(|open| open.effects.outbox.borrow().clone()).unwrap_or_default();
         let failing = outbox.failing.iter().map(|effect| WaitingOn::Effect {
             position: effect.effect.position,
             stream: effect.effect.stream.clone(),
@@ -47,7 +47,7 @@ impl Versions {
             looking: self.notes.looking(id),
             effects: failing.collect(),
             pending: outbox.pending,
-            before: open.as_ref().and_then(|open| *open.before.borrow()),
+            before: open.as_ref().and_then(|open| *open.effects.before.borrow()),
             unpublished: self.notes.unpublished(id, projection).filter(|_| drives),
             rows: self.notes.scrubbed(id).and_then(|scrubbed| scrubbed.waiting_on()),
             stand_by: carried.map(|carried| carried.options.stand_by.saturating_sub(stands_for)),

@@ -67,7 +67,7 @@ impl Deed<Rows> for TakeUp {
 impl Run<'_, Rows> {
     /// Returns the requested replay, if a segment has not begun it yet.
     pub(in crate::processor) fn asked_replay(&self) -> Option<PendingReplay> {
-        let asked = self.assignment.orders.borrow().replay?;
+        let asked = self.assignment.inbox.orders.borrow().replay?;
         self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some()).then_some(asked)
     }
 
