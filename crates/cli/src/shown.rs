@@ -63,12 +63,12 @@ pub(crate) fn page(text: &str, colours: bool) -> Cow<'_, str> {
     Cow::Owned(page)
 }
 
-/// Returns the length of the command that the text begins with, if all that it does is to give a colour or to end it.
+/// Returns the length of the command that the text begins with, if it only sets a colour or bold type, or ends them.
 fn colour(text: &str) -> usize {
     let Some(command) = text.strip_prefix("\x1b[").and_then(|rest| Some(rest.split_once('m')?.0)) else { return 0 };
     let is_colour = match command.strip_prefix("38;5;") {
         Some(number) => number.parse::<u8>().is_ok(),
-        None => matches!(command, "0" | "39"),
+        None => matches!(command, "0" | "1" | "22" | "39"),
     };
     if is_colour { "\x1b[m".len() + command.len() } else { 0 }
 }
@@ -127,6 +127,16 @@ mod tests {
         assert_eq!(json("\"\u{7f}\u{9b}\u{202e}é\""), r#""\u007f\u009b\u202eé""#);
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abc\x1bdef", 4), r"abc\u{1b}… (7 bytes, whole with --json)");
+    }
+
+    #[test]
+    fn a_table_on_a_terminal_is_printed_with_all_its_styles() {
+        let cell = |text| comfy_table::Cell::new(text).add_attribute(comfy_table::Attribute::Bold);
+        let mut table = comfy_table::Table::new();
+        table.enforce_styling().add_row([cell("balances"), cell("v1.1").fg(comfy_table::Color::Red)]);
+        let table = table.to_string();
+        assert!(table.contains("\x1b[1m"), "it has styles: {table:?}");
+        assert_eq!(page(&table, true), table);
     }
 
     proptest! {

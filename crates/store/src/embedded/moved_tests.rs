@@ -327,6 +327,24 @@ async fn a_look_tells_that_a_wal_was_harmed_and_changes_nothing() {
     assert_eq!(names(), before);
 }
 
+/// SQLite removes the WAL of an empty file.
+#[tokio::test]
+async fn a_view_whose_file_was_emptied_is_damaged_and_keeps_its_wal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_views, view) = begun(dir.path()).await;
+    apply(&*view, 30).await.unwrap();
+    let left = killed(dir.path());
+    std::fs::write(file(left.path()), b"").unwrap();
+    let wal = || std::fs::metadata(beside(&file(left.path()), "-wal")).map(|wal| wal.len()).unwrap_or_default();
+    let before = wal();
+    assert!(before > 0, "there is something to lose");
+    for views in [SqliteViews::look(left.path()), SqliteViews::open(left.path()).unwrap()] {
+        let found = views.find(&id()).await.map(drop);
+        assert!(matches!(found, Err(StoreError::Corrupt { .. })), "{found:?}");
+        assert_eq!(wal(), before);
+    }
+}
+
 #[tokio::test]
 async fn where_nothing_can_be_noted_nothing_is_moved_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();

@@ -343,6 +343,17 @@ fn is_whole(path: &Path) -> Result<(), StoreError> {
             return Err(corrupt(&path.display().to_string(), &format!("{other} is there in place of the file")));
         }
     }
+    let bytes = |path: &Path| match std::fs::metadata(path) {
+        Ok(file) => Ok(file.len()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(io_fault("look at", path, &error)),
+    };
+    // SQLite would remove the WAL of an empty file, and with it everything that is left of the view.
+    let log = bytes(&beside(path, "-wal"))?;
+    if log > 0 && bytes(path)? == 0 {
+        let found = format!("it is empty, but {log} bytes of its WAL are left; rebuild the projection");
+        return Err(corrupt(&path.display().to_string(), &found));
+    }
     moved::look(path)
 }
 
