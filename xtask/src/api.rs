@@ -22,7 +22,7 @@ const CRATES: &[(&str, &str)] = &[
     ("dacapo-store", "crates/store"),
 ];
 
-/// Where the lists are.
+/// The folder of the lists.
 const LISTS: &str = "docs/public-api";
 
 /// Compares the lists with the sources, or writes them anew.
@@ -66,7 +66,7 @@ fn list(name: &str, folder: &Path) -> Result<String, String> {
     Ok(list)
 }
 
-/// The lines that went, and those that came, in the order of the lists.
+/// Returns the lines that went, and those that came, in the order of the lists.
 fn difference(kept: &str, found: &str) -> Vec<String> {
     let (kept, found): (BTreeSet<_>, BTreeSet<_>) = (kept.lines().collect(), found.lines().collect());
     let went = kept.difference(&found).map(|line| (*line, '-'));

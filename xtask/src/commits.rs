@@ -23,7 +23,7 @@ pub(crate) fn check(root: &Path) -> Done {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
-/// What is wrong with the subjects of a log whose lines are a hash and a subject.
+/// Returns what is wrong with the subjects of a log whose lines are a hash and a subject.
 fn faults(log: &str) -> Vec<String> {
     let commits = log.lines().filter_map(|line| line.split_once(' '));
     let fault = |(hash, subject): (&str, &str)| {
@@ -41,7 +41,7 @@ fn faults(log: &str) -> Vec<String> {
     commits.filter_map(fault).collect()
 }
 
-/// Whether a subject is "wip", or is marked as to be changed before it is merged.
+/// Returns true if a subject is "wip", or is marked as to be changed before it is merged.
 fn is_unfinished(subject: &str) -> bool {
     let subject = subject.trim().to_lowercase();
     let words = || subject.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());

@@ -8,7 +8,7 @@ use crate::docs::{files, read};
 /// A manifest: its path from the root of the repository, and its text.
 type Manifest = (String, String);
 
-/// The crates under `crates/` that depend on an example, of every kind of dependency.
+/// Returns the crates under `crates/` that depend on an example, of every kind of dependency.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let mut manifests = Vec::new();
     for path in files(root, "toml").iter().filter(|path| path.ends_with("Cargo.toml")) {
@@ -54,7 +54,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The name of the dependency that the entry belongs to: its key, or the end of its table's name in
+    /// Returns the name of the dependency that the entry belongs to: its key, or the end of its table's name in
     /// `[dependencies.name]`.
     fn dependency(&self) -> Option<String> {
         let in_table = self.table.rsplit_once("dependencies.").map(|(_, name)| name);
@@ -63,7 +63,7 @@ impl Entry {
     }
 }
 
-/// Every table and key of a manifest; the table's own line is an entry without a key.
+/// Returns every table and key of a manifest; the table's own line is an entry without a key.
 fn entries(text: &str) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut table = String::new();

@@ -51,14 +51,14 @@ pub(crate) fn check(root: &Path) -> Done {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
-/// The tests that a document names: what stands between backticks and is a name of five words or more.
+/// Returns the tests that a document names: what stands between backticks and is a name of five words or more.
 fn named_tests(text: &str) -> Vec<String> {
     let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.rsplit("::").next());
     let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     quoted.filter(is_name).filter(|name| name.matches('_').count() >= 4).map(str::to_owned).collect()
 }
 
-/// Whether `source` has the whole word `name`: a function, or what a macro makes one of.
+/// Returns true if `source` has the whole word `name`: a function, or what a macro makes one of.
 fn has_word(source: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     source
@@ -66,7 +66,7 @@ fn has_word(source: &str, name: &str) -> bool {
         .any(|(at, _)| !source[..at].ends_with(is_part) && !source[at + name.len()..].starts_with(is_part))
 }
 
-/// The numbers of the invariants that the document defines: lines that begin with `- **I-n`.
+/// Returns the numbers of the invariants that the document defines: lines that begin with `- **I-n`.
 fn invariants(text: &str) -> Vec<u32> {
     let numbers = text.lines().filter_map(|line| line.strip_prefix("- **I-"));
     numbers.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
@@ -77,7 +77,7 @@ fn cites(source: &str, number: u32) -> bool {
     source.match_indices(&mark).any(|(at, _)| !source[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Relative links to files, or to headings of documents, that are not there.
+/// Returns the relative links to files, or to headings of documents, that are not there.
 fn dead_links(document: &Path, text: &str) -> Vec<String> {
     let folder = document.parent().unwrap_or(Path::new("."));
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -94,7 +94,7 @@ fn dead_links(document: &Path, text: &str) -> Vec<String> {
     inside.filter(is_dead).map(str::to_owned).collect()
 }
 
-/// Whether a document has a heading with this anchor: its words in lower case, joined by dashes.
+/// Returns true if a document has a heading with this anchor: its words in lower case, joined by dashes.
 fn has_heading(text: &str, anchor: &str) -> bool {
     let is_kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -106,8 +106,8 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The files of the tree that match a pattern of git, as paths from the root: those that git knows, and new ones that it
-/// does not ignore.
+/// Returns the files of the tree that match a pattern of git, as paths from the root: those that git knows, and new
+/// ones that it does not ignore.
 pub(crate) fn tracked(root: &Path, pattern: &str) -> Result<Vec<String>, String> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", pattern];
     let listed = Command::new("git").args(list).current_dir(root).output();
@@ -122,7 +122,7 @@ pub(crate) fn tracked(root: &Path, pattern: &str) -> Result<Vec<String>, String>
     }
 }
 
-/// The files with an extension: the path itself, or those in its folders.
+/// Returns the files with an extension: the path itself, or those in its folders.
 pub(crate) fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];

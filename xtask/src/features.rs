@@ -23,7 +23,7 @@ pub(crate) fn check() -> Done {
     cargo(&check, &[])
 }
 
-/// What a crate depends on, a line each.
+/// Returns the dependencies of a crate, one a line.
 fn tree(name: &str) -> Result<String, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = ["tree", "--locked", "--no-default-features", "--edges", "normal,build", "--prefix", "none"];
@@ -35,7 +35,7 @@ fn tree(name: &str) -> Result<String, String> {
     }
 }
 
-/// The crates for SQLite that are in a tree.
+/// Returns the crates for SQLite that are in a tree.
 fn sqlite(tree: &str) -> Vec<&'static str> {
     let is_there = |name: &&&str| tree.lines().any(|line| line.split(' ').next() == Some(**name));
     SQLITE.iter().filter(is_there).copied().collect()

@@ -17,7 +17,7 @@ pub(crate) struct Floors {
     floors: BTreeMap<String, usize>,
 }
 
-/// Every drawing of floors in a document.
+/// Returns every drawing of floors in a document.
 pub(crate) fn drawn(document: &str) -> Vec<Floors> {
     let mut found = Vec::new();
     let mut lines = document.lines();
@@ -36,7 +36,7 @@ impl Floors {
         &self.folder
     }
 
-    /// What is wrong with the sources of the folder, which are paths from the root of the repository and texts.
+    /// Returns what is wrong with the sources of the folder, which are paths from the root of the repository and texts.
     pub(crate) fn faults<'a>(&self, sources: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Vec<String> {
         let mut faults = Vec::new();
         let mut seen: Vec<String> = Vec::new();
@@ -63,7 +63,7 @@ impl Floors {
         faults
     }
 
-    /// The modules of the folder that a source names, with the line.
+    /// Returns the modules of the folder that a source names, with the line.
     fn named(&self, path: &Path, text: &str) -> Vec<(usize, String)> {
         let folder = crate_path(Path::new(&self.folder));
         let own = crate_path(path);
@@ -88,7 +88,7 @@ impl Floors {
     }
 }
 
-/// The module directly in the folder that a file in it belongs to; none for the folder's own.
+/// Returns the module directly in the folder that a file in it belongs to; none for the folder's own.
 fn module_of(inside: &Path) -> Option<String> {
     let first = inside.components().next()?.as_os_str().to_string_lossy().into_owned();
     match first.strip_suffix(".rs") {
@@ -98,7 +98,7 @@ fn module_of(inside: &Path) -> Option<String> {
     }
 }
 
-/// The path of a file or folder below `src`, as modules.
+/// Returns the path of a file or folder below `src`, as modules.
 fn crate_path(path: &Path) -> Vec<String> {
     let names: Vec<_> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     let inside = names.iter().position(|name| name == "src").map_or(&names[..0], |at| &names[at + 1..]);
@@ -106,7 +106,8 @@ fn crate_path(path: &Path) -> Vec<String> {
     modules.filter(|name| !matches!(name.as_str(), "lib" | "main" | "mod")).collect()
 }
 
-/// The paths in a line of code that begin with `crate` or `super`. Of a group in braces, the names at its beginning.
+/// Returns the paths in a line of code that begin with `crate` or `super`; of a group in braces, the names at its
+/// beginning.
 fn paths(code: &str) -> Vec<Vec<&str>> {
     let mut found = Vec::new();
     for start in ["crate::", "super::"] {
@@ -131,7 +132,7 @@ fn paths(code: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// The sources below a folder, as paths from the root.
+/// Returns the sources below a folder, as paths from the root.
 pub(crate) fn sources(root: &Path, code: &[PathBuf], texts: &[String]) -> Vec<(PathBuf, String)> {
     let named = code.iter().map(|path| path.strip_prefix(root).unwrap_or(path).to_owned());
     named.zip(texts.iter().cloned()).collect()

@@ -7,7 +7,7 @@ use crate::docs::{read, tracked};
 /// Most lines of a source file, tests included.
 const LINES_MAX: usize = 500;
 
-/// What is wrong with the lengths of the sources.
+/// Returns what is wrong with the lengths of the sources.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let mut lengths = Vec::new();
     for name in tracked(root, "*.rs")? {
@@ -16,7 +16,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     Ok(faults(&lengths))
 }
 
-/// What is wrong with files of these lengths.
+/// Returns what is wrong with files of these lengths.
 fn faults(lengths: &[(usize, String)]) -> Vec<String> {
     let too_long = lengths.iter().filter(|(lines, _)| *lines > LINES_MAX);
     let fault = |(lines, name): &(usize, String)| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// The times that stand as constants elsewhere in the sources of the crates. Sources are paths from the root of the
+/// Returns the times that are constants elsewhere in the sources of the crates. Sources are paths from the root of the
 /// repository and texts.
 pub(crate) fn faults<'a>(sources: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Vec<String> {
     let mut faults = Vec::new();
@@ -23,7 +23,7 @@ pub(crate) fn faults<'a>(sources: impl IntoIterator<Item = (&'a Path, &'a str)>)
     faults
 }
 
-/// The name of the constant in a line of code, if it is a time.
+/// Returns the name of the constant in a line of code, if it is a time.
 fn time_in(line: &str) -> Option<&str> {
     let code = line.split("//").next()?;
     let (before, declared) = code.split_once("const ")?;

@@ -33,7 +33,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
   chaos   clusters of real processes in their long forms, which `ci` has short; a name picks one test";
 
-/// What a chore came to; the text says what to mend.
+/// The result of a chore; the text says what to mend.
 type Done = Result<(), String>;
 
 fn main() -> ExitCode {
@@ -119,7 +119,7 @@ fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Done {
     run(command, &format!("cargo {}", arguments.join(" ")))
 }
 
-/// How much processor time the commands that have ended took, in seconds; `None` where the system does not tell.
+/// Returns the processor time of the commands that have ended, in seconds; `None` if the system does not tell it.
 fn processor_seconds() -> Option<u64> {
     // `cutime` and `cstime` of proc(5), in hundredths of a second on every Linux.
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -128,7 +128,7 @@ fn processor_seconds() -> Option<u64> {
     Some(ticks / 100)
 }
 
-/// Runs a command with its output shown, and says what it took.
+/// Runs a command with its output shown, and prints the time that it took.
 #[expect(clippy::disallowed_methods, reason = "how long it took is told to whoever waits")]
 fn run(mut command: Command, shown: &str) -> Done {
     say(&format!("── {shown}"));
@@ -145,13 +145,13 @@ fn run(mut command: Command, shown: &str) -> Done {
     }
 }
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().expect("xtask lies in the workspace").to_owned()
 }
 
-/// The folder of all that cargo builds here. This program is in a folder of it.
+/// Returns the folder of all that cargo builds here. This program is in a folder of it.
 fn target() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
     own.ancestors().nth(2).map(Path::to_owned).ok_or_else(|| format!("{} is in no folder of cargo's", own.display()))

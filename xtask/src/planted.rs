@@ -19,13 +19,13 @@ use crate::Done;
 use crate::docs::{files, read, tracked};
 use edits::Edit;
 
-/// Where the faults are.
+/// The folder of the faults.
 const FOLDER: &str = "crates/sim/planted";
-/// By which seed each fault was found last: the first one to try.
+/// The file with the seed by which each fault was found last: the first one to try.
 pub(crate) const SEEDS: &str = "crates/sim/planted-seeds.txt";
 /// The module that knows which fault is active.
 const MODULE: &str = "crates/sim/planted/planted.rs";
-/// Where this module is in the copy: in the lowest crate, so that every other one can ask it.
+/// The place of this module in the copy: in the lowest crate, so that every other one can ask it.
 const MODEL: &str = "crates/model/src";
 /// The variable of the environment that names the active fault.
 pub(crate) const ACTIVE: &str = "DACAPO_PLANTED";
@@ -39,7 +39,7 @@ pub(crate) struct Fault {
     edits: Vec<Edit>,
 }
 
-/// Every fault, in the order of names.
+/// Returns every fault, in the order of names.
 pub(crate) fn faults(root: &Path) -> Result<Vec<Fault>, String> {
     let of_file = |path: &PathBuf| {
         let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(crate) fn faults(root: &Path) -> Result<Vec<Fault>, String> {
     if faults.is_empty() { Err(format!("{FOLDER} has no faults")) } else { Ok(faults) }
 }
 
-/// The seed by which each fault was found last.
+/// Returns the seed by which each fault was found last.
 pub(crate) fn seeds(root: &Path) -> Result<BTreeMap<String, u64>, String> {
     let of_line = |line: &str| {
         let (name, seed) = line.split_once(' ')?;
@@ -65,7 +65,7 @@ pub(crate) fn note(root: &Path, seeds: &BTreeMap<String, u64>) -> Done {
     write(&root.join(SEEDS), text.as_bytes())
 }
 
-/// What is wrong with the faults: edits that do not fit the code, and seeds that are missing or left over.
+/// Returns what is wrong with the faults: edits that do not fit the code, and seeds that are missing or left over.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let (faults, seeds) = (faults(root)?, seeds(root)?);
     let mut wrong = edited(root, &faults).err().unwrap_or_default();
@@ -124,7 +124,7 @@ fn fault(name: &str, text: &str) -> Result<Fault, String> {
     Ok(Fault { name: name.to_owned(), breaks, edits })
 }
 
-/// The text of each file that the faults change, or what is wrong with their edits.
+/// Returns the text of each file that the faults change, or what is wrong with their edits.
 fn edited(root: &Path, faults: &[Fault]) -> Result<BTreeMap<String, String>, Vec<String>> {
     let mut by_path = BTreeMap::<&str, Vec<&Edit>>::new();
     for edit in faults.iter().flat_map(|fault| &fault.edits) {

@@ -55,7 +55,7 @@ impl Run {
         text
     }
 
-    /// The hash of its trace.
+    /// Returns the hash of its trace.
     fn trace(&self) -> Option<String> {
         let text = self.text();
         let line = text.lines().find(|line| line.starts_with("seed "))?;
@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &[String]) -> Done {
     }
 }
 
-/// All that CI runs of it.
+/// Runs all that CI runs of it.
 pub(crate) fn ci() -> Done {
     seeds(1, CI_SEEDS)?;
     noted()

@@ -33,7 +33,7 @@ struct Rule {
     write: String,
 }
 
-/// The faults of all documents and sources.
+/// Returns the faults of all documents and sources.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let rules = rules(&read(&root.join(GLOSSARY))?);
     if rules.is_empty() {
@@ -59,7 +59,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     Ok(faults)
 }
 
-/// The rules of a glossary.
+/// Returns the rules of a glossary.
 fn rules(glossary: &str) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut inside = false;
@@ -82,7 +82,7 @@ fn split(phrase: &str) -> Vec<String> {
     phrase.split_whitespace().map(str::to_lowercase).collect()
 }
 
-/// What is wrong with the words of one file, with its lines.
+/// Returns what is wrong with the words of one file, with its lines.
 fn against(rules: &[Rule], words: &[Word]) -> Vec<(usize, String)> {
     let allowed: Vec<Vec<String>> = ALLOWED.iter().map(|phrase| split(phrase)).collect();
     let mut faults = Vec::new();
@@ -100,7 +100,7 @@ fn against(rules: &[Rule], words: &[Word]) -> Vec<(usize, String)> {
     faults
 }
 
-/// The numbers of five digits or more that nothing groups. Those of four may be years or ports.
+/// Returns the numbers of five digits or more that nothing groups. Those of four may be years or ports.
 fn ungrouped(words: &[Word]) -> Vec<(usize, String)> {
     let is_long = |word: &&Word| word.text.len() >= 5 && word.text.chars().all(|c| c.is_ascii_digit());
     words
@@ -110,7 +110,7 @@ fn ungrouped(words: &[Word]) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// Whether the words begin with the phrase; its last word may have a plural `s`.
+/// Returns true if the words begin with the phrase; its last word may have a plural `s`.
 fn begins(words: &[Word], phrase: &[String]) -> bool {
     let Some((last, first)) = phrase.split_last() else { return false };
     let is_last = |word: &Word| word.text == *last || word.text.strip_suffix('s') == Some(last);

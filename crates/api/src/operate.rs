@@ -136,7 +136,7 @@ pub struct FlipResponse {
     /// The position that every segment of the new version covered at the flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covers: Option<u64>,
-    /// Time for which the appliers of the old version were held, if the answering node knows it. Writers and readers
+    /// Time for which the processors of the old version were held, if the answering node knows it. Writers and readers
     /// were never held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_ms: Option<u64>,
@@ -385,12 +385,10 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             ("flipped", format!("{version} serves, the first to do so; covers {}", at(covers)))
         }
         CatalogEvent::CleaningUp { reason, .. } => {
-            ("version_cleaning_up", format!("view of {version} being dropped: {reason}"))
+            ("version_cleaning_up", format!("the clean-up of {version} begins: {reason}"))
         }
         CatalogEvent::Dropping { .. } => ("version_dropping", format!("the drop of the view of {version} begins")),
-        CatalogEvent::CleanUpCancelled { .. } => {
-            ("clean_up_cancelled", format!("clean-up of {version} cancelled: it stands by again"))
-        }
+        CatalogEvent::CleanUpCancelled { .. } => ("clean_up_cancelled", format!("clean-up of {version} cancelled")),
         CatalogEvent::FlipCancelled { .. } => {
             ("flip_cancelled", format!("flip to {version} cancelled; it flips on command from here on"))
         }

@@ -22,66 +22,67 @@ use crate::verification::{VerificationRequest, VerifyRequest};
 macro_rules! operations {
     ($($with:tt)+) => {
         $($with)+! {
-            /// Tells how the node, its projections with their versions, the members that share the store, and the
-            /// subscribers are. The answer comes at once, from what is known.
+            /// Returns the state of the node, its projections and versions, the members that share the store, and the
+            /// subscribers. It answers at once, from what is known.
             ///
             /// # Errors
-            /// [`ApiError::Unavailable`] when the node cannot tell at the moment.
+            /// [`ApiError::Unavailable`] if the node cannot answer at the moment.
             status: GET "/v1/status" () => Status, Read, Safe;
 
             /// Appends events to any streams: all of them or none. Once this returns, the events are durable.
             ///
             /// # Errors
-            /// [`ApiError::Refused`] when the events cannot be written as things are, such as `wrong_revision`;
-            /// [`ApiError::Invalid`] when they break a rule or a limit.
+            /// [`ApiError::Refused`] if the present state does not allow it, such as `wrong_revision`;
+            /// [`ApiError::Invalid`] if the events break a rule or a limit.
             append: POST "/v1/events" () AppendRequest => AppendResponse, Append, ByEventIds;
 
-            /// Reads events forward, from the journal or from one stream. Where there is nothing yet, it waits for up
-            /// to `wait_ms` and answers as soon as it has something. `through` tells how far it has looked: continue
-            /// from there. Give at most one of `stream`, `categories` and `system`.
+            /// Reads events forward, from the journal or from one stream. If there are none yet, it waits for up to
+            /// `wait_ms` and answers as soon as there is one. `through` in the answer is the end of the range that
+            /// it has searched: the next `after`. Give at most one of `stream`, `categories` and `system`.
             ///
             /// # Errors
-            /// [`ApiError::Invalid`] when the request contradicts itself; [`ApiError::Refused`] when `after` is not in
-            /// the journal.
+            /// [`ApiError::Invalid`] if the request contradicts itself; [`ApiError::Refused`] if `after` is not in the
+            /// journal.
             read: GET "/v1/events" () ReadRequest => ReadResponse, Read, Safe;
 
             /// Lists streams, ordered by the bytes of their names.
             ///
             /// # Errors
-            /// [`ApiError::Unavailable`] when the streams cannot be read at the moment.
+            /// [`ApiError::Unavailable`] if the streams cannot be read at the moment.
             streams: GET "/v1/streams" () StreamsRequest => StreamsResponse, Read, Safe;
 
-            /// Lists what happened to versions, who asked for it, and why, oldest first.
+            /// Lists the changes of versions, oldest first, each with its requester and reason.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] when the projection is not known.
+            /// [`ApiError::NotFound`] if the projection is not known.
             phases: GET "/v1/phases" () PhasesRequest => History, Read, Safe;
 
             /// Schedules a new version beside the serving one. It reads the past, or begins as a copy of the serving
-            /// view. `discards` names the versions that it replaces; a version that is ready is replaced only with
-            /// `discard`.
+            /// view. `discards` in the answer names the versions that it replaces. It replaces a version that is ready
+            /// only with `discard`.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] when no live node carries such code; [`ApiError::Refused`] by the catalog.
+            /// [`ApiError::NotFound`] if no live node carries such code; [`ApiError::Refused`] if the catalog refuses.
             rebuild: POST "/v1/projections/{projection}/rebuild" (projection) RebuildRequest => RebuildResponse,
                 Operate, ByKey;
 
-            /// Cancels a flip, a rebuild, a clean-up or a replay that was requested and has not happened.
+            /// Cancels a flip, a rebuild, a clean-up or a replay that was requested and is not carried out yet.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it is too late, when there is
-            /// nothing to cancel, or when it is not clear what to cancel.
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is too late, if there is
+            /// nothing to cancel, or if it is not clear what to cancel.
             cancel: POST "/v1/projections/{projection}/cancel" (projection) CancelRequest => CancelResponse,
                 Operate, ByKey;
 
-            /// Moves readers to a newer version: to `to`, or to the newest above the serving one. With `wait_ms` the
-            /// answer comes when the flip has happened or the time is over, and says which.
+            /// Moves readers to a newer version: to `to`, or to the newest above the serving one. With `wait_ms` it
+            /// answers when the flip has happened or the time is over, and says which.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] by the catalog.
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses.
             flip: POST "/v1/projections/{projection}/flip" (projection) FlipRequest => FlipResponse, Operate, ByKey;
 
-            /// Moves readers back: to `to`, or to the version that served last and stands by. It waits as a flip does.
+            /// Moves readers back: to `to`, or to the version that served last and stands by. With `wait_ms` it answers
+            /// when the rollback has happened or the time is over, and says which.
             ///
             /// # Errors
             /// As [`flip`](Self::flip).
@@ -89,54 +90,56 @@ macro_rules! operations {
                 Operate, ByKey;
 
             /// Applies past events again to the serving version, or to `version`, in its own view. Give exactly one of
-            /// `from`, `from_time`, `from_event` and `from_start`. With `wait_ms` the answer comes when the replay has
-            /// ended or the time is over, and says which.
+            /// `from`, `from_time`, `from_event` and `from_start`. With `wait_ms` it answers when the replay has ended
+            /// or the time is over, and says which.
             ///
             /// # Errors
-            /// [`ApiError::Refused`] when the projection does not allow it, and while another replay runs, with how far
-            /// that is; [`ApiError::NotFound`] without such a version.
+            /// [`ApiError::Refused`] if the projection does not allow it, and while another replay runs, with its
+            /// progress; [`ApiError::NotFound`] if there is no such version.
             replay: POST "/v1/projections/{projection}/replay" (projection) ReplayRequest => ReplayResponse,
                 Operate, ByKey;
 
-            /// Tells what the verification of a version found, and its verdict: `Pass`, `Fail` or `Waived`. With
-            /// `wait_ms` the answer comes when the version is verified or the time is over. `halts` says that no
-            /// verdict comes before an operator acts on `waiting_on`.
+            /// Returns the findings of the verification of a version, and its verdict: `Pass`, `Fail` or `Waived`. With
+            /// `wait_ms` it answers when the version is verified or the time is over. `halts` is true if the
+            /// verification is blocked and needs an operator; `waiting_on` says why.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a projection; [`ApiError::Refused`] without such a version.
+            /// [`ApiError::NotFound`] if there is no such projection; [`ApiError::Refused`] if there is no such version.
             verification: GET "/v1/projections/{projection}/verification" (projection)
                 VerificationRequest => Verification, Read, Safe;
 
-            /// Verifies a version that is being built again. Until that is done, its verdict does not count.
+            /// Verifies again a version that is being built. Until that is done, its earlier verdict does not count.
             ///
             /// # Errors
-            /// As [`verification`](Self::verification); [`ApiError::Refused`] when the version is not being built.
+            /// As [`verification`](Self::verification); [`ApiError::Refused`] if the version is not being built.
             verify: POST "/v1/projections/{projection}/verification" (projection) VerifyRequest => VerifyResponse,
                 Operate, ByKey;
 
-            /// Lets a version serve though its verification failed. A `reason` is required; it is kept with who asks.
+            /// Lets a version serve although its verification failed. A `reason` is required; the catalog keeps it with
+            /// the requester.
             ///
             /// # Errors
-            /// As [`verify`](Self::verify); [`ApiError::Refused`] when there is no failed verdict, and
+            /// As [`verify`](Self::verify); [`ApiError::Refused`] if there is no failed verdict, and
             /// [`ApiError::Invalid`] without a reason.
             waive: POST "/v1/projections/{projection}/verification/waive" (projection) VerifyRequest => VerifyResponse,
                 Operate, ByKey;
 
-            /// Drops the view of a version that does not serve. A flip to it is aborted.
+            /// Drops the view of a version that does not serve. This aborts a flip to it.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it serves.
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it serves.
             clean_up: POST "/v1/projections/{projection}/versions/{version}/clean-up" (projection, version)
                 CleanUpRequest => CleanUpResponse, Operate, ByKey;
 
             /// Stops applying events to a version, and making its effects, until it is resumed.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] by the catalog, or when it is not
-            /// clear which version is meant.
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses, or if it
+            /// is not clear which version is meant.
             pause: POST "/v1/projections/{projection}/pause" (projection) PauseRequest => PauseResponse, Operate, ByKey;
 
-            /// Applies events to a version again, and retries at once what was refused or failed.
+            /// Applies events to a version again, and immediately retries the event that its handler refused, and a
+            /// failed copy or reset.
             ///
             /// # Errors
             /// As [`pause`](Self::pause).
@@ -144,20 +147,20 @@ macro_rules! operations {
                 Operate, ByKey;
 
             /// Lists the dead letters of a version: the events that were set aside, each with its error, its number of
-            /// tries, its time and its kind. With `effects` it lists the effects that were tried without success; then
-            /// `after` is the `number` of an effect.
+            /// tries, its time and its kind. With `effects` it lists the failed effects; then `after` is the `number`
+            /// of an effect.
             ///
             /// # Errors
-            /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it is not clear which version
-            /// is meant.
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is not clear which
+            /// version is meant.
             letters: GET "/v1/projections/{projection}/letters" (projection) LettersRequest => LettersResponse,
                 Read, Safe;
 
             /// Retries dead letters, in the order of their streams. Give exactly one of `position`, `stream` and `all`.
             ///
             /// # Errors
-            /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event that comes after another dead letter
-            /// of its stream.
+            /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event if an earlier event of its stream is
+            /// set aside and has no decision.
             retry_letters: POST "/v1/projections/{projection}/letters/retry" (projection)
                 SettleRequest => SettleResponse, Operate, ByKey;
 
@@ -168,17 +171,17 @@ macro_rules! operations {
             drop_letters: POST "/v1/projections/{projection}/letters/drop" (projection)
                 SettleRequest => SettleResponse, Operate, ByKey;
 
-            /// Sets aside the event at which a segment halts, if it is refused once more.
+            /// Sets aside the event at which a segment halts, if the handler refuses it once more.
             ///
             /// # Errors
-            /// As [`letters`](Self::letters); [`ApiError::Refused`] when no segment halts at that event.
+            /// As [`letters`](Self::letters); [`ApiError::Refused`] if no segment halts at that event.
             set_aside: POST "/v1/projections/{projection}/letters/set-aside" (projection)
                 SetAsideRequest => SetAsideResponse, Operate, ByKey;
         }
     };
 }
 
-/// What the caller of an operation must be allowed to do.
+/// The right that the caller of an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Right {
@@ -254,7 +257,7 @@ macro_rules! table {
         #[expect(non_upper_case_globals, reason = "they are named as their operations are")]
         pub mod paths {
             $(
-                #[doc = concat!("Where [`Api::", stringify!($name), "`](crate::Api::", stringify!($name), ") is.")]
+                #[doc = concat!("The path of [`Api::", stringify!($name), "`](crate::Api::", stringify!($name), ").")]
                 pub const $name: &str = $path;
             )*
         }
@@ -276,7 +279,7 @@ impl Operation {
 
 /// The common interface of the requests of all operations.
 pub trait Request: Serialize + DeserializeOwned + Send + 'static {
-    /// Returns the caller, the reason and the key, if the request changes a version.
+    /// Returns the requester, the reason and the key, if the request changes a version.
     fn asked(&mut self) -> Option<&mut Asked> {
         None
     }

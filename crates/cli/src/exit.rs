@@ -24,7 +24,7 @@ pub(crate) enum Exit {
     NotRight = 6,
     /// Bytes on disk or from the network are wrong.
     Damaged = 7,
-    /// `status` shows something that is blocked until an operator does something about it.
+    /// `status` shows something that needs an operator.
     NeedsSomebody = 8,
 }
 
@@ -59,10 +59,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Returns true if something in the status stays as it is until somebody does something about it: the node is not
-/// ready, a version has failed or the store keeps it from getting on, events or effects are set aside, a subscriber
-/// has failed, or something is waited for that does not come by itself. A node that was only opened to look carries
-/// no code and is never ready, which says nothing.
+/// Returns true if something in the status needs an operator: the node is not ready, a version has failed or the store
+/// has stopped it, events or effects are set aside, a subscriber has failed, or a wait reason does not pass by itself.
+/// A node that was only opened to look carries no code and is never ready, so these two do not count.
 pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
     let versions = || status.projections.iter().flat_map(|projection| &projection.versions);
     let flips = status.projections.iter().filter_map(|projection| projection.flip.as_ref());
@@ -78,27 +77,32 @@ pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
         || waits.any(|reason| stays(reason) && !(opened_here && reason.kind == "code"))
 }
 
-/// Returns true if the store has kept a version from getting on for a while, such as a disk that is full.
+/// Returns true if the store has stopped a version for a while, for example because the disk is full.
 fn is_stuck(version: &VersionStatus) -> bool {
     version.stall.as_ref().is_some_and(|stall| stall.waiting_on.iter().any(|reason| reason.kind == "store"))
 }
 
-/// Returns true if the node has said what this means: it knows how often the version tries what fails.
+/// The reasons that do not pass by themselves.
+const STAY: &[&str] =
+    &["paused", "letters", "acts", "code", "verdict", "beyond_head", "parted", "damaged", "unowned", "rows"];
+/// The reasons that need an operator after a number of tries.
+const TRIED: &[&str] = &["handler", "seed", "reset", "effect"];
+/// The reasons about which a node that carries the code decides, in `needs_somebody`. It knows the number of tries, and
+/// whether a difference of the code is decided. Only such a node finds `reads`.
+const JUDGED: &[&str] = &["handler", "seed", "reset", "reads"];
+
+/// Returns true if the node has decided whether the reason needs an operator.
 fn is_judged(version: &VersionStatus, reason: &WaitingOn) -> bool {
-    version.needs_somebody.is_some() && matches!(reason.kind.as_str(), "handler" | "seed" | "reset")
+    version.needs_somebody.is_some() && JUDGED.contains(&reason.kind.as_str())
 }
 
-/// Returns true if what is waited for does not come by itself. A node without the code does not know how often it is
-/// tried; what every projection has unless it says otherwise stands for it.
+/// Returns true if the reason does not pass by itself. A node without the code does not know the number of tries in the
+/// options of the version, so the default counts.
 fn stays(reason: &WaitingOn) -> bool {
-    match reason.kind.as_str() {
-        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "damaged" | "unowned" | "rows" => true,
-        "handler" | "seed" | "reset" | "effect" => {
-            let attempts = serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
-            attempts.is_some_and(|attempts| attempts >= Retry::default().attempts.into())
-        }
-        _ => false,
-    }
+    let kind = reason.kind.as_str();
+    let attempts = || serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
+    let is_tried = || attempts().is_some_and(|attempts| attempts >= Retry::default().attempts.into());
+    STAY.contains(&kind) || (TRIED.contains(&kind) && is_tried())
 }
 
 #[cfg(test)]
@@ -115,6 +119,34 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_is_known_to_stay_or_to_pass() {
+        let passes = [
+            "segment",
+            "busy",
+            "store",
+            "hold",
+            "hold_budget",
+            "replay",
+            "effects_before",
+            "effects",
+            "lease",
+            "batch",
+            "copy",
+            "share",
+            "index",
+            "processor",
+            "verification",
+            "flip_command",
+            "stand_by",
+        ];
+        let mut known = [STAY, TRIED, &["reads"], &passes].concat();
+        let mut kinds: Vec<&str> = dacapo_model::WaitingOn::KINDS.iter().map(|kind| kind.name).collect();
+        known.sort_unstable();
+        kinds.sort_unstable();
+        assert_eq!(known, kinds, "each kind is in one list");
+    }
+
+    #[test]
     fn what_comes_by_itself_needs_nobody() {
         let waits = |kind: &str, attempts: u32| {
             format!(r#","waiting_on":[{{"kind":"{kind}","text":"t","attempts":{attempts}}}]"#)
@@ -124,6 +156,7 @@ mod tests {
         }
         for trouble in [
             waits("paused", 0),
+            waits("acts", 0),
             waits("handler", 10),
             waits("verdict", 0),
             waits("parted", 0),
@@ -139,6 +172,9 @@ mod tests {
         assert!(
             needs_somebody(&status(&judged(3, true)), false) && !needs_somebody(&status(&judged(40, false)), false)
         );
+        // Of a difference of the code, only a node that carries the code knows whether it is decided.
+        let unlike = |needs: bool| format!(r#"{},"needs_somebody":{needs}"#, waits("reads", 0));
+        assert!(needs_somebody(&status(&unlike(true)), false) && !needs_somebody(&status(&unlike(false)), false));
         let mut away = status("");
         away.node.ready = false;
         assert!(needs_somebody(&away, false) && !needs_somebody(&away, true));

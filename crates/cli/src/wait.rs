@@ -88,7 +88,7 @@ pub(crate) async fn until_flipped(
     }
 }
 
-/// Returns what an operator can do about a reason; `None` if it passes by itself.
+/// Returns the advice for an operator about a reason; `None` if it passes by itself or its text has the advice.
 pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String> {
     Some(match kind {
         "paused" => format!("`dacapo resume {projection} {version}`"),

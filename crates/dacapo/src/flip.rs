@@ -12,7 +12,7 @@
 //! step. A pending request is driven again from the start. The conductor lifts a hold whose flip is over.
 //!
 //! A hold is lifted only once the journal says that nobody can confirm a flip on it any more: it has `Flipped`,
-//! `FlipAborted` or `FlipPostponed`. So if the journal cannot be written, or an answer is lost, the old version stays
+//! `FlipAborted`, `FlipCancelled` or `FlipPostponed`. So if the journal cannot be written, or an answer is lost, the old version stays
 //! held. That harms nobody, since it continues to show what it showed. Nothing here writes rows or moves tokens.
 
 use std::sync::Arc;

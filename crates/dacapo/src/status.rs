@@ -166,7 +166,7 @@ fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = 
     versions.map(|(version, _)| ViewId { projection: name.clone(), version: *version })
 }
 
-/// Returns what the flip to a version waits on. If no node drives it, it waits on a node that can.
+/// Returns what the flip to a version waits on. Without the code of the version, this node knows no more than that.
 fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, flip: PendingFlip) -> Vec<WaitingOn> {
     let PendingFlip { to, requested, .. } = flip;
     let is_carried = versions.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();

@@ -105,7 +105,7 @@ pub(crate) async fn watch(
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(limits::CLOCK_LOOK_TIME) => {}
+            () = tokio::time::sleep(limits::CLOCK_LOOK) => {}
         }
         times.look(&*journal, &*clock).await;
     }

@@ -1,11 +1,11 @@
 //! Verification: the proof that a version must give before readers move to it.
 //!
 //! ```text
-//!   caught up ──▶ meet the serving version at one position ──▶ rows, answers, checks ──▶ counts ──▶ Verified
-//!                     │ (or: why not)                                                                  │
-//!                     └─────────────────▶ checks, counts ──────────────────────────────────────────────┤
-//!                                                                      Pass: Ready ◀───────────────────┤
-//!                                                    Fail: waits until somebody does something about it ◀┘
+//!   caught up ──▶ meet the serving version at one position ──▶ rows, answers, fold, checks ──▶ counts ──▶ Verified
+//!                     │ (or: why not)                                                                         │
+//!                     └─────────────────▶ fold, checks, counts ───────────────────────────────────────────────┤
+//!                                                                             Pass: Ready ◀───────────────────┤
+//!                                                                             Fail: waits for an operator ◀───┘
 //! ```
 //!
 //! The driver is a task of the conductor, at most one for each version. It holds no state that matters: interrupted at

@@ -19,13 +19,13 @@ impl BackOff {
         Self { first, max, pauses: 0 }
     }
 
-    /// Returns the pause after the next failure.
+    /// Counts a failure, and returns the pause after it.
     pub fn pause(&mut self) -> Duration {
         self.pauses = self.pauses.saturating_add(1);
         self.after(self.pauses)
     }
 
-    /// Returns the pause after the next failure, shortened by up to a half as `random` says. So two nodes that failed at
+    /// Counts a failure, and returns the pause after it, shortened by up to a half as `random` says. So two nodes that failed at
     /// the same time do not try again at the same time. All values of `random` must be equally likely.
     pub fn pause_at_random(&mut self, random: u64) -> Duration {
         let half = self.pause() / 2;
@@ -40,7 +40,7 @@ impl BackOff {
         Duration::from_nanos_u128(self.first.as_nanos().saturating_mul(factor).min(self.max.as_nanos()))
     }
 
-    /// It worked: the next pause is the first one again.
+    /// Begins again: the next pause is the first one.
     pub fn reset(&mut self) {
         self.pauses = 0;
     }

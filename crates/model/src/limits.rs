@@ -1,8 +1,10 @@
 //! Every limit of the rules, in one place. The other crates have a `limits.rs` of their own.
 //!
-//! A name ends with the unit, then `MAX` or `MIN`. Times have other endings as well: `…_LOOK` is the time between two
-//! checks, `…_REST` the time for which something rests, `…_PAUSE_FIRST` and `…_PAUSE_MAX` the first and the longest pause
-//! of a [`BackOff`](crate::BackOff). The relations on which correctness or a promise rests stand at the end. The compiler
+//! The name of a bound ends with its unit, or with what is counted, then `MAX` or `MIN`. A value that bounds nothing has
+//! neither: `LEASE_TIME` lasts that long, `HANDLER_TRIES` is a default, `HANDLER_TIME_SEEN` the point from which on
+//! something is reported. Times have other endings as well: `…_LOOK` is the time between two checks, `…_REST` the time
+//! for which something rests, `…_PAUSE_FIRST` and `…_PAUSE_MAX` the first and the longest pause of a
+//! [`BackOff`](crate::BackOff). The relations on which correctness or a promise rests stand at the end. The compiler
 //! checks them.
 
 use std::time::Duration;
@@ -68,7 +70,7 @@ pub const LEASE_TIME: Duration = Duration::from_secs(3);
 pub const LEASE_RENEWALS: u32 = 3;
 /// Longest time for which a segment may be unclaimed before every node reports it (I-10).
 pub const UNOWNED_TIME_MAX: Duration = Duration::from_secs(2 * LEASE_TIME.as_secs());
-/// Longest time for which a flip may hold the old version's appliers before it lifts the hold and tries again later.
+/// Longest time for which a flip may hold the old version's processors before it lifts the hold and tries again later.
 /// Readers of the old version see nothing new for no longer than this.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
 /// Largest lag of the new version to the old one, in events, at which a flip holds the old one. What is
@@ -160,7 +162,7 @@ pub const READY_LAG_MAX: u64 = 10_000;
 /// clocks decide nothing but when something is due.
 pub const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(60);
 /// Time between two checks of the clock.
-pub const CLOCK_LOOK_TIME: Duration = Duration::from_secs(10);
+pub const CLOCK_LOOK: Duration = Duration::from_secs(10);
 /// Age at which a second counts 1/e as much in the pace of a version as the present one.
 pub const PACE_TIME: Duration = Duration::from_secs(10);
 /// Moves closer to each other than this are measured as one: a shorter time says more about the size of a batch than
@@ -292,7 +294,7 @@ const _: () = assert!(
 
 // The clock.
 const _: () = assert!(
-    CLOCK_LOOK_TIME.as_millis() < CLOCK_BEHIND_MAX.as_millis(),
+    CLOCK_LOOK.as_millis() < CLOCK_BEHIND_MAX.as_millis(),
     "a clock that loses time is noticed while it has lost little"
 );
 

@@ -22,7 +22,7 @@ pub enum Phase {
     Serving,
     /// It served before and keeps following the journal, ready for a rollback.
     StandingBy,
-    /// Its view is being dropped.
+    /// It is cleaned up: its view will be dropped.
     CleaningUp,
     /// Gone; its number never comes back (I-12).
     Obsolete,

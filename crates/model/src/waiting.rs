@@ -1,7 +1,8 @@
 //! The reasons why something does not happen yet, as data (I-11).
 //!
 //! Each reason is one row of the table in `reasons!`: its name, its fields and its words. The enum, the form in the
-//! API, and the reference (`docs/waiting-on.md`) come from that row. To add a reason, add a row.
+//! API, and the reference (`docs/waiting-on.md`) come from that row. To add a reason, add a row, and its case in
+//! [`WaitingOn::needs_somebody`].
 
 mod facts;
 
@@ -223,7 +224,7 @@ reasons! { f:
         error as "error": String,
     } => write!(f, "a lease, which cannot be renewed: {error}"),
 
-    /// No live node carries the code of the version.
+    /// This node does not carry the code of the version.
     Code "code" {
         /// The version whose code is missing.
         version as "version": VersionId,
@@ -416,7 +417,27 @@ impl WaitingOn {
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
                 *attempts >= retry.attempts
             }
-            _ => false,
+            // They pass by themselves, or do not block the version.
+            Self::Segment { .. }
+            | Self::Busy { .. }
+            | Self::Store { .. }
+            | Self::Hold { .. }
+            | Self::HoldBudget { .. }
+            | Self::Replay { .. }
+            | Self::Effect { .. }
+            | Self::EffectsBefore { .. }
+            | Self::Effects { .. }
+            | Self::Lease { .. }
+            | Self::Unowned { .. }
+            | Self::Batch { .. }
+            | Self::Copy { .. }
+            | Self::Share { .. }
+            | Self::Index { .. }
+            | Self::Processor
+            | Self::Verification { .. }
+            | Self::Rows { .. }
+            | Self::FlipCommand
+            | Self::StandBy { .. } => false,
         }
     }
 }

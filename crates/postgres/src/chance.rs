@@ -25,7 +25,7 @@ impl Chance {
 
 /// Returns the pauses of a loop that tries to reach the database.
 pub(crate) fn back_off() -> BackOff {
-    BackOff::new(limits::BACK_OFF_TIME_MIN, limits::BACK_OFF_TIME_MAX)
+    BackOff::new(limits::BACK_OFF_PAUSE_FIRST, limits::BACK_OFF_PAUSE_MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every limit of this store, in one place: the unit, then `MAX` last.
+//! The limits of this store. `dacapo_model::limits` explains the endings of names.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub const NAME_LOCK_TIME_MAX: Duration = Duration::from_millis(100);
 /// The time for which the version that served is kept where it is until the new one covers what it has shown.
 pub const NAME_COVER_TIME_MAX: Duration = Duration::from_millis(200);
 /// The time between two checks of that.
-pub(crate) const NAME_COVER_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const NAME_COVER_LOOK: Duration = Duration::from_millis(5);
 /// The time that a statement may take, unless a transaction sets it otherwise for itself.
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
@@ -28,9 +28,9 @@ pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(40);
 /// Longest time to wait for the answer to the renewal of a lease, or to a read of the leases of others.
 pub const LEASE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The first pause after a failed try to reach the database.
-pub const BACK_OFF_TIME_MIN: Duration = Duration::from_millis(20);
+pub const BACK_OFF_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// The longest pause after a failed try to reach the database.
-pub const BACK_OFF_TIME_MAX: Duration = Duration::from_secs(2);
+pub const BACK_OFF_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The time for which an append or a read is tried again while the database cannot be reached. After that its caller
 /// is told.
 pub const RETRY_TIME_MAX: Duration = Duration::from_secs(8);
@@ -65,11 +65,12 @@ pub(crate) const PLACES_READ_MAX: u64 = 16_384;
 pub(crate) const BLOCK_ROWS_MAX: usize = 10_000;
 /// The number of positions that are counted with each look at the head, over and over through all of the journal.
 pub const SCRUB_EVENTS_MAX: u64 = 16_384;
-/// The time between two polls of the head. Appends of other nodes are notified at once; the poll is for lost notifications.
-pub const HEAD_POLL_TIME: Duration = Duration::from_secs(1);
+/// The time between two looks at the head. Appends of other nodes are notified at once; the look is for lost
+/// notifications.
+pub const HEAD_LOOK: Duration = Duration::from_secs(1);
 /// The time that the server keeps a listener that takes no notifications, where it can see that: over TCP.
 pub const LISTENER_STOPPED_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest time to wait for the answer to a poll of the head.
+/// Longest time to wait for the answer to a look at the head.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// From this time on a read that was given up counts as one that failed: nobody reads a row for so long.
 pub(crate) const READ_TIME_LONG: Duration = Duration::from_secs(2);
@@ -103,7 +104,7 @@ const _: () = assert!(
     "a renewal without an answer is given up before the next one is due"
 );
 const _: () = assert!(
-    HEAD_POLL_TIME.as_millis() <= limits::FOLLOWING_AGE_MAX.as_millis(),
+    HEAD_LOOK.as_millis() <= limits::FOLLOWING_AGE_MAX.as_millis(),
     "a version follows even if every notification is lost"
 );
 
@@ -127,10 +128,10 @@ const _: () = assert!(
 const _: () = assert!(
     NAME_LOCK_TIME_MAX.as_millis() < limits::HOLD_TIME_MAX.as_millis()
         && NAME_COVER_TIME_MAX.as_millis() < limits::HOLD_TIME_MAX.as_millis(),
-    "SQL from outside waits for a flip no longer than the appliers may"
+    "SQL from outside waits for a flip no longer than the processors may"
 );
 const _: () =
-    assert!(NAME_COVER_PAUSE.as_millis() < NAME_COVER_TIME_MAX.as_millis(), "there are several checks in that time");
+    assert!(NAME_COVER_LOOK.as_millis() < NAME_COVER_TIME_MAX.as_millis(), "there are several checks in that time");
 const _: () = assert!(
     limits::SCRUB_ROWS_TIME_MAX.as_millis() < STATE_IDLE_TIME_MAX.as_millis()
         && limits::FOLD_TIME_MAX.as_millis() < STATE_IDLE_TIME_MAX.as_millis(),
@@ -139,8 +140,8 @@ const _: () = assert!(
 
 // Failures.
 const _: () = assert!(
-    BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis()
-        && 2 * BACK_OFF_TIME_MAX.as_millis() < RETRY_TIME_MAX.as_millis(),
+    BACK_OFF_PAUSE_FIRST.as_millis() < BACK_OFF_PAUSE_MAX.as_millis()
+        && 2 * BACK_OFF_PAUSE_MAX.as_millis() < RETRY_TIME_MAX.as_millis(),
     "the pauses grow, and an append is tried again also after the longest ones"
 );
 const _: () = assert!(

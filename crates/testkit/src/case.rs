@@ -30,7 +30,7 @@ enum Step<E> {
 }
 
 impl<P: Projection> Case<P> {
-    /// A test of this version of a projection.
+    /// Returns a test of this version of a projection, without events.
     pub fn of(projection: P) -> Self {
         let effects = Effects::default();
         let version = Watched::new(projection, effects.clone()).code();
@@ -52,20 +52,20 @@ impl<P: Projection> Case<P> {
         self
     }
 
-    /// Events that are in the journal before a node carries the projection for the first time. Their effects belong to
+    /// Adds events that are in the journal before a node carries the projection for the first time. Their effects belong to
     /// the past: by default ([`EffectOptions::past`](dacapo::effects::EffectOptions::past)) they are not made.
     pub fn given(mut self, stream: &str, events: impl IntoIterator<Item = P::Event>) -> Self {
         self.given.push(Step::Append(stream.to_owned(), events.into_iter().collect()));
         self
     }
 
-    /// Events that are appended while the projection serves, after all that are given.
+    /// Adds events that are appended while the projection serves, after all that are given.
     pub fn when(mut self, stream: &str, events: impl IntoIterator<Item = P::Event>) -> Self {
         self.when.push(Step::Append(stream.to_owned(), events.into_iter().collect()));
         self
     }
 
-    /// The time at which the events that follow are appended: those of [`when`](Self::when) if there were any of these
+    /// Sets the time at which the events that follow are appended: those of [`when`](Self::when) if there were any of these
     /// before, else those of [`given`](Self::given). Default: the Unix epoch.
     pub fn at(mut self, time: Timestamp) -> Self {
         let steps = if self.when.is_empty() { &mut self.given } else { &mut self.when };
@@ -77,7 +77,7 @@ impl<P: Projection> Case<P> {
     /// handler has refused one.
     ///
     /// # Panics
-    /// When the node does not start, or an event cannot be appended: the message says why.
+    /// If the node does not start, or an event cannot be appended. The message says why.
     pub async fn run(self) -> Outcome {
         let clock = Arc::new(ManualClock::default());
         let store = Store::memory(Arc::clone(&clock) as Arc<dyn Clock>);

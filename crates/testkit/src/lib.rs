@@ -93,7 +93,7 @@ pub use outcome::Outcome;
 /// Runs an async test in a plain `#[test]`, on this thread.
 ///
 /// # Panics
-/// When called inside a runtime.
+/// If it is called inside a runtime.
 #[expect(clippy::expect_used, reason = "it is for tests")]
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -15,7 +15,7 @@ use crate::diff;
 use crate::limits;
 use crate::watched::Effects;
 
-/// What came of the events of a [`Case`](crate::Case), to compare with what a test expects.
+/// The result of the events of a [`Case`](crate::Case), to compare with what a test expects.
 pub struct Outcome {
     node: Node,
     clock: Arc<ManualClock>,
@@ -36,12 +36,12 @@ impl Outcome {
         Self { node, clock, effects, views, name: P::NAME, code: P::VERSION, refused: Vec::new() }
     }
 
-    /// The node, for what the kit has no words for.
+    /// Returns the node, for checks that the kit does not have.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// The clock of the node.
+    /// Returns the clock of the node.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
@@ -49,7 +49,7 @@ impl Outcome {
     /// Checks that the view has these rows of a table, in any order, and no others.
     ///
     /// # Panics
-    /// When it has other rows: the message shows, by key, each column that differs.
+    /// If it has other rows. The message shows, by key, each column that differs.
     pub async fn rows<R: Row>(&self, expected: impl IntoIterator<Item = R>) -> &Self {
         let found = self.reading().await.view.rows::<R>().load().await;
         let found = found.unwrap_or_else(|error| panic!("the rows of {} cannot be read: {error}", R::TABLE.name));
@@ -58,10 +58,10 @@ impl Outcome {
         self
     }
 
-    /// Checks what the projection answers to a query.
+    /// Checks the projection's answer to a query.
     ///
     /// # Panics
-    /// When it answers something else, or nothing.
+    /// If it answers something else, or nothing.
     pub async fn answer<Q: Query>(&self, query: Q, expected: Q::Answer) -> &Self
     where
         Q::Answer: PartialEq + Debug,
@@ -79,7 +79,7 @@ impl Outcome {
     /// Checks that these effects of type `E` were made and no others of that type, in the order of their events.
     ///
     /// # Panics
-    /// When others were made: the message shows which.
+    /// If others were made. The message shows which.
     pub fn effects<E: Effect>(&self, expected: impl IntoIterator<Item = E>) -> &Self {
         let found = self.effects.all().into_iter().filter(|made| made.name == E::NAME);
         let found = found.map(|made| (made.key.to_string(), made.effect)).collect();
@@ -88,10 +88,10 @@ impl Outcome {
         self
     }
 
-    /// Checks that the handler refused an event, with these words in what it said.
+    /// Checks that the handler refused an event, with these words in its error.
     ///
     /// # Panics
-    /// When it refused none, or with other words.
+    /// If it refused none, or with other words.
     pub fn refused(&self, words: &str) -> &Self {
         let said = self.refused.iter().any(|(_, error)| error.contains(words));
         assert!(said, "expected a refusal that says {words:?}; {}", self.told_refusals());
@@ -101,7 +101,7 @@ impl Outcome {
     /// Checks that the handler refused no event.
     ///
     /// # Panics
-    /// When it refused one: the message says which, and why.
+    /// If it refused one. The message says which, and why.
     pub fn refused_nothing(&self) -> &Self {
         assert!(self.refused.is_empty(), "expected no refusal; {}", self.told_refusals());
         self
@@ -113,7 +113,7 @@ impl Outcome {
         if self.refused.is_empty() { "the handler refused no event\n".to_owned() } else { told.collect() }
     }
 
-    /// A refusal, where there was one: it is most likely why something else differs.
+    /// Returns the refusals as text, empty if there are none. A refusal is most likely why something else differs.
     fn because(&self) -> String {
         if self.refused.is_empty() { String::new() } else { self.told_refusals() }
     }
@@ -123,7 +123,7 @@ impl Outcome {
         reading.unwrap_or_else(|error| panic!("{}the view cannot be read: {error}", self.because()))
     }
 
-    /// Waits until the version serves; `false` when its handler refuses an event before that.
+    /// Waits until the version serves. Returns false if its handler refuses an event before that.
     pub(crate) async fn until_serving(&mut self) -> bool {
         let found = self.until("it serves", |found, _| found.phase == Phase::Serving).await;
         found.phase == Phase::Serving

@@ -8,7 +8,7 @@ use syn::{Attribute, Fields, ImplItem, Item, TraitItem, Type};
 
 use super::tree::{Crate, Found, is_hidden, is_public};
 
-/// The lines of the public API of a crate, in order.
+/// Returns the lines of the public API of a crate, in order.
 pub(super) fn of(krate: &Crate) -> Vec<String> {
     let mut list = List { krate, lines: BTreeSet::new() };
     list.module(&[], &krate.name);
@@ -25,7 +25,7 @@ impl List<'_> {
         self.lines.insert(line);
     }
 
-    /// What is public in a module that can be reached as `path`.
+    /// Adds what is public in a module that can be reached as `path`.
     fn module(&mut self, module: &[String], path: &str) {
         let krate = self.krate;
         let Some(found) = krate.modules.get(module) else { return };
@@ -76,7 +76,7 @@ impl List<'_> {
         }
     }
 
-    /// The calls of macros in a module, part by part: what they make is not seen otherwise.
+    /// Adds the calls of macros in a module, part by part: what they make is not seen otherwise.
     fn made(&mut self, module: &[String]) {
         let krate = self.krate;
         let home: Vec<&str> = [&krate.name].into_iter().chain(module).map(String::as_str).collect();
@@ -91,7 +91,7 @@ impl List<'_> {
         }
     }
 
-    /// An item that is public where it stands, under `name` in `parent`.
+    /// Adds an item that is public where it stands, under `name` in `parent`.
     fn item(&mut self, module: &[String], item: &Item, parent: &str, name: Option<&str>) {
         let own = |ident: &syn::Ident| format!("{parent}::{}", name.map_or_else(|| ident.to_string(), str::to_owned));
         match item {
@@ -175,7 +175,7 @@ impl List<'_> {
         }
     }
 
-    /// What is implemented for the type `ident`, which `module` defines.
+    /// Adds what is implemented for the type `ident`, which `module` defines.
     fn impls(&mut self, module: &[String], ident: &syn::Ident, path: &str) {
         let krate = self.krate;
         for (at, it) in krate.impls() {
@@ -225,7 +225,7 @@ fn strip(attributes: &mut Vec<Attribute>) {
     attributes.clear();
 }
 
-/// Tokens without attributes, cut at the commas and semicolons between them.
+/// Returns tokens without attributes, cut at the commas and semicolons between them.
 fn parts(tokens: TokenStream) -> Vec<String> {
     let (mut found, mut part, mut hash) = (Vec::new(), TokenStream::new(), false);
     for token in tokens {
@@ -247,7 +247,7 @@ fn parts(tokens: TokenStream) -> Vec<String> {
     found
 }
 
-/// Tokens as they are written by hand, as far as that goes.
+/// Returns tokens as they are written by hand, as far as that goes.
 fn tidy(tokens: TokenStream) -> String {
     let text = tokens.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let pairs = [

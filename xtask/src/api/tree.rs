@@ -50,7 +50,7 @@ impl Crate {
         Ok(Self { name: name.to_owned(), modules })
     }
 
-    /// Every `impl` of the crate, with its module.
+    /// Returns every `impl` of the crate, with its module.
     pub(super) fn impls(&self) -> impl Iterator<Item = (&[String], &ItemImpl)> {
         self.modules.iter().flat_map(|(path, module)| {
             let items = module.items.iter().filter_map(|item| if let Item::Impl(it) = item { Some(it) } else { None });
@@ -58,7 +58,7 @@ impl Crate {
         })
     }
 
-    /// Where a path leads that is written in `module`.
+    /// Returns what a path that is written in `module` leads to.
     pub(super) fn find(&self, module: &[String], path: &[String]) -> Found<'_> {
         self.found(module, path, 0).unwrap_or_else(|| Found::Outside(path.to_vec()))
     }
@@ -82,7 +82,7 @@ impl Crate {
         }
     }
 
-    /// Where `name` in `module`, followed by `rest`, leads.
+    /// Returns what `name` in `module`, followed by `rest`, leads to.
     fn named(&self, module: &[String], name: &String, rest: &[String], depth: usize) -> Option<Found<'_>> {
         let (at, found) = self.modules.get_key_value(module)?;
         let child: Vec<String> = module.iter().chain([name]).cloned().collect();
@@ -109,7 +109,7 @@ impl Crate {
     }
 }
 
-/// Reads a file and the files of its modules. `folder` is where those lie.
+/// Reads a file and the files of its modules, which are in `folder`.
 fn file(
     modules: &mut BTreeMap<Vec<String>, Module>,
     path: Vec<String>,
@@ -185,7 +185,7 @@ pub(super) fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Whether the attributes have this one; of `doc` and `cfg` the word in the brackets is compared.
+/// Returns true if the attributes have this one; of `doc` and `cfg` the word in the brackets is compared.
 fn has(attributes: &[Attribute], name: &str, word: &str) -> bool {
     attributes
         .iter()

@@ -14,7 +14,7 @@ pub(super) struct Edit {
     pub(super) to: Vec<String>,
 }
 
-/// The lines of the file `of` before its first edit, and its edits.
+/// Returns the lines of the file `of` before its first edit, and its edits.
 pub(super) fn parse<'a>(of: &str, text: &'a str) -> Result<(Vec<&'a str>, Vec<Edit>), String> {
     let (mut head, mut edits) = (Vec::new(), Vec::<Edit>::new());
     for line in text.lines() {
@@ -44,7 +44,7 @@ pub(super) fn parse<'a>(of: &str, text: &'a str) -> Result<(Vec<&'a str>, Vec<Ed
     }
 }
 
-/// A text with all these edits. Each finds its place in the text without the others, so their order does not matter.
+/// Returns a text with all these edits. Each finds its place in the text without the others, so their order does not matter.
 ///
 /// # Errors
 /// What is wrong with the edits: their lines are not in the text exactly once, or two of them share a line.
@@ -77,7 +77,7 @@ pub(super) fn apply(text: &str, edits: &[&Edit]) -> Result<String, Vec<String>> 
     Ok(edited.join("\n") + "\n")
 }
 
-/// The number of the first line that the edit replaces.
+/// Returns the number of the first line that the edit replaces.
 fn place(lines: &[&str], edit: &Edit) -> Result<usize, String> {
     let Edit { of, path, from, .. } = edit;
     let found = lines.windows(from.len()).enumerate().filter(|(_, lines)| from.iter().eq(lines.iter()));

@@ -11,13 +11,13 @@ pub(super) struct Word {
     pub(super) text: String,
 }
 
-/// The cells of a row of a table; `None` for any other line.
+/// Returns the cells of a row of a table; `None` for any other line.
 pub(super) fn cells(line: &str) -> Option<Vec<&str>> {
     let row = line.trim().strip_prefix('|')?.strip_suffix('|')?;
     Some(row.split('|').map(str::trim).collect())
 }
 
-/// The lines of a document with their numbers, without blocks of code and without columns that quote.
+/// Returns the lines of a document with their numbers, without blocks of code and without columns that quote.
 pub(super) fn lines(document: &str) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
     let (mut is_code, mut quoting) = (false, None);
@@ -41,7 +41,7 @@ pub(super) fn lines(document: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// The words of lines, each with the number of its line. Text between backticks is code.
+/// Returns the words of lines, each with the number of its line. Text between backticks is code.
 pub(super) fn words(lines: &[(usize, String)]) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut is_code = false;
@@ -64,7 +64,7 @@ pub(super) fn words(lines: &[(usize, String)]) -> Vec<Word> {
     words
 }
 
-/// The words of a text without code, and nothing for each sign between them.
+/// Returns the words of a text without code, and nothing for each sign between them.
 fn plain(text: &str) -> impl Iterator<Item = String> + '_ {
     let is_part = |c: char| c.is_alphanumeric() || "-/'’".contains(c);
     let pieces = text.split_whitespace().flat_map(move |piece| piece.split_inclusive(move |c: char| !is_part(c)));
@@ -75,7 +75,7 @@ fn plain(text: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// The text without the targets of its links.
+/// Returns the text without the targets of its links.
 fn without_links(text: &str) -> String {
     let mut parts = text.split("](");
     let mut left = parts.next().unwrap_or_default().to_owned();

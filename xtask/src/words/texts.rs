@@ -2,14 +2,14 @@
 
 use proc_macro2::{Delimiter, Literal, TokenStream, TokenTree};
 
-/// Whether a file has only tests.
+/// Returns true if a file has only tests.
 pub(super) fn is_test(name: &str) -> bool {
     let parts = || name.split('/');
     let is_tests = |part: &str| part == "tests" || part == "tests.rs" || part.ends_with("_tests.rs");
     parts().any(is_tests)
 }
 
-/// The lines of the doc comments and of the texts of a source, with their numbers.
+/// Returns the lines of the doc comments and of the texts of a source, with their numbers.
 pub(super) fn of(source: &str) -> Result<Vec<(usize, String)>, String> {
     let tokens: TokenStream = source.parse().map_err(|error| format!("it is no Rust: {error}"))?;
     let mut lines = Vec::new();

@@ -76,7 +76,7 @@ pub(super) fn table(summary: &Summary) -> String {
             ("accounts", count(summary.accounts)),
             ("appended", format!("{}, durable", rate(summary.append_per_s))),
             ("replayed", format!("{}, under traffic", rate(summary.replay_per_s))),
-            ("flip", format!("appliers held for {:.1} ms at most, nobody else", summary.flip_pause_ms)),
+            ("flip", format!("processors held for {:.1} ms at most, nobody else", summary.flip_pause_ms)),
             ("rollback", format!("{:.1} ms from the request to the last reader", summary.rollback_ms)),
         ],
         vec![

@@ -173,7 +173,7 @@ impl Demo {
     async fn flip(&self) -> Result<FlipReport, ApiError> {
         let requested = self.projection()?.flip().requested_by(asked("the demo flips")).await.map_err(failed)?;
         let report = requested.done().within(limits::DEMO_STEP_TIME_MAX).await.map_err(failed)?;
-        say(&format!("flipped to {}: appliers held for {}", report.to, millis(report.pause)));
+        say(&format!("flipped to {}: processors held for {}", report.to, millis(report.pause)));
         Ok(report)
     }
 

@@ -1,7 +1,7 @@
 //! The handles with which operators name a projection or a version. Each operation is a method of one of the two.
 
 use dacapo_model::{
-    Cancel, CatalogCommand, EffectLetter, LettersOf, Position, ProjectionName, VersionId, ViewId, Wish,
+    Cancel, CatalogCommand, EffectLetter, FlipKind, LettersOf, Position, ProjectionName, VersionId, ViewId, Wish,
 };
 use dacapo_store::WhichLetters;
 
@@ -13,7 +13,6 @@ use super::request::{Done, Request};
 use super::{Node, view_of};
 use crate::error::Error;
 use crate::verify::Verification;
-use dacapo_model::FlipKind;
 
 /// A projection on a node. Each operation says which version it is about, such as the serving one. Clones are the same
 /// projection.
@@ -120,8 +119,8 @@ impl ProjectionHandle {
     /// - A rebuild can be cancelled until the version serves. Its view is dropped.
     /// - A clean-up can be cancelled until the drop of the view begins. A version that stood by stands by again. A
     ///   version that was being built continues, except if another one has replaced it.
-    /// - A replay that keeps its rows can be cancelled until it has ended, and stops where it is. A replay that resets
-    ///   them can be cancelled until it has begun.
+    /// - A replay that keeps its rows can be cancelled until it has ended; its tokens return to the positions before the
+    ///   replay. A replay that resets its rows can be cancelled until it has begun.
     ///
     /// # Errors
     /// [`Error::Catalog`] if it is too late; [`Error::NoTarget`] if there is nothing to cancel, or more than one

@@ -8,7 +8,7 @@ use dacapo_store::{Commit, Limit, StoreError};
 use tokio::sync::watch::error::RecvError;
 use tokio::time::Instant;
 
-use super::land::Deed;
+use super::land::Transaction;
 use super::run::Run;
 use super::segments::Share;
 use super::sink::{Portion, Sink, Taken};
@@ -36,7 +36,7 @@ enum Applied {
     Unprepared,
 }
 
-impl<S: Sink> Deed<S> for Batch {
+impl<S: Sink> Transaction<S> for Batch {
     async fn make(&mut self, run: &mut Run<'_, S>) -> Result<Next<Option<Commit>>, StoreError> {
         loop {
             self.tried = Instant::now();

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | done | The tokens have moved. |
 //! | held | The run waits for the end of the hold and commits the same again. It makes lost changes again first. |
-//! | capped | The deed decides: a smaller one now, or nothing. |
-//! | failed by a mistake | The deed decides: another one now, or nothing. |
+//! | capped | The transaction decides: a smaller one now, or nothing. |
+//! | failed by a mistake | The transaction decides: another one now, or nothing. |
 //! | failed by the store | A new run begins, after a while. |
 //! | fenced | A new run begins, under a new claim. |
 
@@ -24,9 +24,9 @@ use super::{Ended, Next, unavailable};
 use crate::landing::{Mistake, NotCommitted};
 use crate::limits;
 
-/// An action of a run on its sink in one transaction.
-pub(super) trait Deed<S: Sink>: Send {
-    /// Does it, and returns the commit that belongs to it. `None` means that there is nothing to commit, and every
+/// One transaction of a run on its sink: an action, and the commit that ends it.
+pub(super) trait Transaction<S: Sink>: Send {
+    /// Does the action, and returns the commit that belongs to it. `None` means that there is nothing to commit, and every
     /// change is rolled back. A run calls it again if its changes are lost.
     fn make(&mut self, run: &mut Run<'_, S>) -> impl Future<Output = Result<Next<Option<Commit>>, StoreError>> + Send;
 
@@ -48,7 +48,7 @@ pub(super) trait Deed<S: Sink>: Send {
 /// A commit that is known from the start.
 pub(super) struct Record(pub(super) Commit);
 
-impl<S: Sink> Deed<S> for Record {
+impl<S: Sink> Transaction<S> for Record {
     async fn make(&mut self, _run: &mut Run<'_, S>) -> Result<Next<Option<Commit>>, StoreError> {
         Ok(Continue(Some(self.0.clone())))
     }
@@ -61,9 +61,12 @@ impl<S: Sink> Deed<S> for Record {
 impl<S: Sink> Run<'_, S> {
     /// Does the action and commits it. Waits for the end of a hold if there is one. Returns the commit; `None` if
     /// nothing was committed.
-    pub(super) async fn land<D: Deed<S>>(&mut self, deed: &mut D) -> Result<Next<Option<Commit>>, StoreError> {
+    pub(super) async fn land<D: Transaction<S>>(
+        &mut self,
+        transaction: &mut D,
+    ) -> Result<Next<Option<Commit>>, StoreError> {
         loop {
-            let commit = match deed.make(self).await? {
+            let commit = match transaction.make(self).await? {
                 Continue(Some(commit)) => commit,
                 other => return Ok(other),
             };
@@ -90,11 +93,11 @@ impl<S: Sink> Run<'_, S> {
                     }
                     Err(NotCommitted::Capped(cap)) => {
                         self.bounds.cap = Some(cap);
-                        break deed.capped(self, cap);
+                        break transaction.capped(self, cap);
                     }
                     Err(NotCommitted::Fenced(refused)) => return Ok(Break(Some(Ended::Fenced(refused)))),
                     Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
-                    Err(NotCommitted::Failed(error)) => break deed.mistaken(self, error).await?,
+                    Err(NotCommitted::Failed(error)) => break transaction.mistaken(self, error).await?,
                 }
             };
             self.marked = marked;

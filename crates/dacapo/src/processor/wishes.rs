@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::code::{Aside, FailureCause, Work, shortened};
 use crate::feed;
-use crate::processor::land::Deed;
+use crate::processor::land::Transaction;
 use crate::processor::prepare::Prepared;
 use crate::processor::rows::{Rows, Stored};
 use crate::processor::run::Run;
@@ -34,7 +34,7 @@ struct CarryOut {
     refused: Option<Commit>,
 }
 
-impl Deed<Rows> for CarryOut {
+impl Transaction<Rows> for CarryOut {
     async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
         match (&self.refused, self.letter.wish) {
             (Some(commit), _) => Ok(Continue(Some(commit.clone()))),
@@ -68,13 +68,13 @@ impl Run<'_, Rows> {
     /// Carries out the decision about one letter, if there is one.
     pub(super) async fn carry_out_wish(&mut self) -> Result<Next<Prepared>, StoreError> {
         let Some(letter) = self.sink.wished.take() else { return Ok(Continue(Prepared::Ready)) };
-        let mut deed = CarryOut { stays: self.segments.stay(letter.segment), letter, refused: None };
-        match self.land(&mut deed).await? {
+        let mut transaction = CarryOut { stays: self.segments.stay(letter.segment), letter, refused: None };
+        match self.land(&mut transaction).await? {
             Break(end) => Ok(Break(end)),
             // It needs indexes.
             Continue(None) => Ok(Continue(Prepared::Anew)),
             Continue(Some(commit)) => {
-                self.settled(&deed.letter, commit);
+                self.settled(&transaction.letter, commit);
                 Ok(Continue(Prepared::Done))
             }
         }

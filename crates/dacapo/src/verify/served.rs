@@ -1,9 +1,9 @@
 //! The background check of serving versions: their rows are compared with what their code makes of past events.
 //!
 //! ```text
-//!   rest ──▶ wait while a version here is far behind or verified ──▶ one state of the view ──▶ fold a part ──▶ compare
-//!    ▲                                                                                                          │
-//!    └── the next part, or the same one as long as its rows are wrong ◀── the status and the log tell it ◀──────┘
+//!   rest ──▶ wait while a version here has a large lag or is verified ──▶ state of the view ──▶ fold part ──▶ compare
+//!    ▲                                                                                                           │
+//!    └── the next part, or the same one as long as its rows are wrong ◀── the status and the log tell it ◀───────┘
 //! ```
 //!
 //! It is the part `fold` of a verification, applied to the serving version, more slowly and again and again. The member

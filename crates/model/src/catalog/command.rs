@@ -80,7 +80,7 @@ pub enum CatalogCommand {
     CancelFlip(ViewId),
     /// Cancels the building of a version that has not served.
     CancelRebuild(ViewId),
-    /// Lets a version stand by again while its view is not being dropped yet.
+    /// Cancels the clean-up of a version, which returns to its former phase, before the drop of its view begins.
     CancelCleanUp(ViewId),
     /// Cancels the replay of a version.
     CancelReplay(ViewId),

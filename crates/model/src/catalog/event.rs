@@ -74,8 +74,9 @@ pub enum CatalogEvent {
         kind: FlipKind,
     },
     /// The hold of the requested flip has exceeded its budget. The flip is tried again under a new hold. A hold is
-    /// lifted only after this event, [`Flipped`](Self::Flipped) or [`FlipAborted`](Self::FlipAborted), so that no
-    /// controller can confirm on evidence that another one has given up.
+    /// lifted only after this event, [`Flipped`](Self::Flipped), [`FlipAborted`](Self::FlipAborted) or
+    /// [`FlipCancelled`](Self::FlipCancelled), so that no controller can confirm on evidence that another one has given
+    /// up.
     FlipPostponed {
         /// The version that will serve.
         view: ViewId,
@@ -103,7 +104,7 @@ pub enum CatalogEvent {
         /// The evidence: every segment of `view` covers this position, and no reader ever saw anything later (I-6).
         covers: Position,
     },
-    /// The view is being dropped.
+    /// The version is cleaned up: its view will be dropped.
     CleaningUp {
         /// The version.
         view: ViewId,
@@ -115,7 +116,7 @@ pub enum CatalogEvent {
         /// The version.
         view: ViewId,
     },
-    /// Its clean-up was cancelled before anything was dropped: it stands by again.
+    /// Its clean-up was cancelled before anything was dropped: it returns to its former phase.
     CleanUpCancelled {
         /// The version.
         view: ViewId,

@@ -73,7 +73,7 @@ impl Follower {
             (untold, told_since) = (asked > self.head.get(), false);
             self.head.advance(asked);
             self.look_again(counted, asked).await?;
-            let poll = tokio::time::sleep(limits::HEAD_POLL_TIME);
+            let poll = tokio::time::sleep(limits::HEAD_LOOK);
             tokio::pin!(poll);
             loop {
                 tokio::select! {

@@ -127,8 +127,8 @@ impl Reader {
         Ok(page.finish(to))
     }
 
-    /// Returns the head, as far as it is known, for who has seen `after`. What this node knows of it may lag, so the
-    /// database is asked before somebody is refused.
+    /// Returns the head, as far as it is known, for a caller that has seen `after`. What this node knows of it may lag,
+    /// so it asks the database before it refuses the caller.
     async fn head_for(&self, after: Position) -> Result<Position, StoreError> {
         if after > self.head.get() {
             let head = head(&self.pool, &self.history, self.head.get()).await?;

@@ -155,7 +155,7 @@ async fn until_covered(session: &mut Session, id: &ViewId, schema: &str, through
                 format!("what they show covers position {through} by now, but it covers {lowest}: a retry follows",);
             return Err(StoreError::unavailable(format!("let the names for SQL from outside show {id}"), found).into());
         }
-        tokio::time::sleep(limits::NAME_COVER_PAUSE).await;
+        tokio::time::sleep(limits::NAME_COVER_LOOK).await;
     }
 }
 

@@ -144,7 +144,7 @@ impl ViewLetters for PgView {
     }
 
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
-        control!(self, "read what was not applied of", letters::unspoken)
+        control!(self, "read the events that were not applied of", letters::unspoken)
     }
 }
 

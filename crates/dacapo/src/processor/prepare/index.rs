@@ -13,7 +13,7 @@ use dacapo_model::WaitingOn;
 use dacapo_store::{Commit, Index, StoreError, Table};
 
 use super::Prepared;
-use crate::processor::land::Deed;
+use crate::processor::land::Transaction;
 use crate::processor::rows::Rows;
 use crate::processor::run::Run;
 use crate::processor::{Next, unavailable};
@@ -24,7 +24,7 @@ struct Build {
     index: &'static Index,
 }
 
-impl Deed<Rows> for Build {
+impl Transaction<Rows> for Build {
     async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
         let assignment = run.assignment;
         match assignment.unless_called_off(run.sink.view.index(self.table, self.index)).await {

@@ -15,7 +15,7 @@ use dacapo_store::{Commit, StoreError, View as StoredView};
 use super::Prepared;
 use crate::code::{FailureCause, letter};
 use crate::feed;
-use crate::processor::land::{Deed, Record};
+use crate::processor::land::{Record, Transaction};
 use crate::processor::rows::Rows;
 use crate::processor::run::Run;
 use crate::processor::sink::Sink;
@@ -34,7 +34,7 @@ struct TakeUp {
     commit: Commit,
 }
 
-impl Deed<Rows> for TakeUp {
+impl Transaction<Rows> for TakeUp {
     async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
         let Rows { stored, view, .. } = &mut run.sink;
         view.end_events();

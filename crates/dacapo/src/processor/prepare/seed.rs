@@ -13,7 +13,7 @@ use futures::FutureExt;
 use super::Prepared;
 use crate::code::{HandlerError, Seed, SeedFrom, lacks, statements};
 use crate::panics::{chain, panic_text};
-use crate::processor::land::Deed;
+use crate::processor::land::Transaction;
 use crate::processor::rows::Rows;
 use crate::processor::run::Run;
 use crate::processor::sink::Sink;
@@ -30,7 +30,7 @@ struct Copy {
     from: SeedFrom,
 }
 
-impl Deed<Rows> for Copy {
+impl Transaction<Rows> for Copy {
     async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
         let assignment = run.assignment;
         let waiting = WaitingOn::Copy { of: self.from.id.version };

@@ -233,7 +233,7 @@ dacapo_store::delegate! {
         refusals by meet("read refusals");
         letters by meet("read dead letters");
         wish => wish_and_note;
-        unspoken by meet("read what was not applied");
+        unspoken by meet("read the events that were not applied");
     }
 }
 
@@ -242,7 +242,7 @@ dacapo_store::delegate! {
         effects_due by meet("read effects");
         first_effect by meet("look for an effect");
         outbox by meet("look at the outbox");
-        effect_letters by meet("read effects that do not come about");
+        effect_letters by meet("read the failed effects");
         decide_effects => decide_and_note;
         effects_claim by meet("read who makes effects");
         claim_effects by meet("claim effects");
