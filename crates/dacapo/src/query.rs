@@ -109,11 +109,13 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
+    // What others are told from here on is not this caller's past.
+    let answered = versions.answered(projection);
     // A flip raises the floor.
     let needed = || {
         let catalog = versions.catalog.current();
         let floor = catalog.projections.get(projection).map_or(versions.floor, |state| versions.floor_of(state));
-        after.max(floor)
+        after.max(floor).max(answered)
     };
     let found = tokio::time::timeout(within, async {
         loop {
@@ -137,6 +139,7 @@ pub(crate) async fn open(
             // The catalog is read after the state was opened, so it knows the replay of every mark in it.
             let view = ReadView::shown(reader?, last_replay(versions, &version.id).as_ref());
             if let Some(view) = view.filter(|view| view.covers() >= needed()) {
+                versions.answers(projection, view.covers());
                 return Ok(Reading { version: version.id.version, view, carried });
             }
             tokio::time::sleep(limits::QUERY_LOOK_MAX).await;

@@ -6,6 +6,8 @@ mod common;
 mod copies;
 #[path = "cluster/damage.rs"]
 mod damage;
+#[path = "cluster/lost.rs"]
+mod lost;
 #[path = "cluster/parted.rs"]
 mod parted;
 #[path = "cluster/scrub.rs"]

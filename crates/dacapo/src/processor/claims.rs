@@ -126,8 +126,9 @@ impl<S: Sink> Run<'_, S> {
         let spread = self.sink.spread(&seen, &self.assignment.inbox.orders.borrow());
         (self.claims.looked, self.claims.every) = (Instant::now(), self.assignment.look_every(spread));
         let actions = assign::next(&self.assignment.id, &seen, &self.claims.live.borrow_and_update(), me, spread);
-        let is_ours =
-            |held: &Token| seen.iter().any(|token| token.segment == held.segment && token.epoch == held.epoch);
+        // Nobody else moves a token under this run's claim. If it is elsewhere, the store has lost a commit.
+        let place = |token: &Token| (token.segment, token.epoch, token.position, token.replay);
+        let is_ours = |held: &Token| seen.iter().any(|token| place(token) == place(held));
         Ok(!actions.is_empty() || !self.segments.tokens().iter().all(is_ours))
     }
 }

@@ -73,6 +73,7 @@ impl<'a, S: Sink> Run<'a, S> {
         let seen = sink.tokens().await?;
         assignment.see(&seen);
         let (tokens, claims) = assignment.claim(&mut sink, &seen).await?;
+        assignment.progress.send_modify(|progress| progress.claimed(&tokens));
         let mut refusals = Refusals::new(sink.begin(&tokens).await?, assignment.options.retry);
         if try_now {
             refusals.try_now(assignment.clock.now());

@@ -39,6 +39,16 @@ impl Progress {
         news
     }
 
+    /// Records the tokens of a claim, as they are stored. They may be earlier than those that were seen, if the store has
+    /// lost commits: a standby that took over may lack the last ones of a view.
+    pub(super) fn claimed(&mut self, tokens: &[Token]) {
+        self.see(tokens);
+        for token in tokens {
+            let known = self.tokens.iter_mut().find(|known| known.segment == token.segment);
+            known.into_iter().for_each(|known| *known = *token);
+        }
+    }
+
     /// Records that the processor is between two batches, with these tokens and this many events set aside.
     pub(super) fn rests(&mut self, tokens: &[Token], aside: u64, waiting_on: Vec<WaitingOn>) {
         self.see(tokens);

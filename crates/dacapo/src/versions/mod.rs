@@ -45,6 +45,8 @@ pub(crate) struct Versions {
     /// The head when this node started. Everything that was shown before the start is at most at this position. So an
     /// answer that covers it sends no reader back, even if a view has lost its last commits in a power cut (I-7).
     pub(crate) floor: Position,
+    /// For each projection, the highest position that an answer of this node has covered.
+    answered: RwLock<HashMap<ProjectionName, Position>>,
     /// The code that this node carries.
     pub(crate) code: CarriedHere,
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
@@ -80,6 +82,7 @@ impl Versions {
             cluster,
             world,
             floor,
+            answered: RwLock::default(),
             code: CarriedHere::new(carried),
             open: RwLock::default(),
             opening: Mutex::default(),
@@ -172,6 +175,21 @@ impl Versions {
     /// Returns the highest position that a version which is not open on this node may have shown here.
     pub(crate) fn shown(&self, id: &ViewId) -> Position {
         self.notes.closed_at(id).unwrap_or_default().max(self.floor)
+    }
+
+    /// Returns the highest position that an answer of this node about `projection` has covered.
+    pub(crate) fn answered(&self, projection: &ProjectionName) -> Position {
+        let answered = self.answered.read().unwrap_or_else(PoisonError::into_inner);
+        answered.get(projection).copied().unwrap_or_default()
+    }
+
+    /// Records that an answer about `projection` covers `covers`.
+    pub(crate) fn answers(&self, projection: &ProjectionName, covers: Position) {
+        if self.answered(projection) < covers {
+            let mut answered = self.answered.write().unwrap_or_else(PoisonError::into_inner);
+            let known = answered.entry(projection.clone()).or_default();
+            *known = covers.max(*known);
+        }
     }
 
     /// The position below which no reader is answered from the serving version of `projection` (I-7).
