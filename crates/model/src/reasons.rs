@@ -48,6 +48,8 @@ pub struct VersionFacts<'a> {
     pub me: Option<MemberId>,
     /// True if its code is here.
     pub carried: bool,
+    /// True if another live member carries its code.
+    pub carried_elsewhere: bool,
     /// True if that code acts on effects.
     pub acts: bool,
     /// True if its view is open here.
@@ -153,7 +155,15 @@ impl VersionFacts<'_> {
             true => Self { needed: Some(self.floor), ..self.clone() }.reasons().of_reader(),
             false => self.kept(),
         };
-        if kept.is_empty() { vec![WaitingOn::Processor] } else { kept }
+        match kept.is_empty() {
+            true if !self.carried => vec![WaitingOn::Code { version: self.version }],
+            true => vec![WaitingOn::Processor],
+            false => kept,
+        }
+    }
+
+    fn is_carried_nowhere(&self) -> bool {
+        !self.carried && !self.carried_elsewhere
     }
 
     fn kept(&self) -> Vec<WaitingOn> {
@@ -176,7 +186,7 @@ impl VersionFacts<'_> {
             kept.extend(self.unreadable.clone());
         }
         if applies || self.state.phase == Phase::Scheduled {
-            kept.extend((!self.carried).then_some(WaitingOn::Code { version }));
+            kept.extend(self.is_carried_nowhere().then_some(WaitingOn::Code { version }));
             kept.extend(self.unlike.clone().map(|unlike| WaitingOn::Reads { version, unlike }));
         }
         // The replay comes first, since nothing else explains a lag or a reader's wait while it runs.
@@ -213,8 +223,12 @@ impl VersionFacts<'_> {
         if let Some(looking) = &self.looking {
             return looking.error.clone().map(|error| (WaitingOn::Store { error }, false));
         }
-        let Some(retry) = retry else { return Some((WaitingOn::Code { version: self.version }, true)) };
         let reasons = self.kept();
+        let Some(retry) = retry else {
+            // Only a member that carries the code knows whether it retries.
+            let nowhere = || self.is_carried_nowhere().then_some((WaitingOn::Code { version: self.version }, true));
+            return nowhere().or_else(|| reasons.first().map(|reason| (reason.clone(), false)));
+        };
         let halting = reasons.iter().find(|reason| reason.needs_somebody(retry));
         halting.map(|reason| (reason.clone(), true)).or_else(|| reasons.first().map(|reason| (reason.clone(), false)))
     }
@@ -233,7 +247,7 @@ impl VersionFacts<'_> {
         beside.extend(self.unpublished.clone());
         if phase == Phase::CleaningUp && self.pending > 0 && !is_left {
             beside.push(WaitingOn::Effects { pending: self.pending });
-            beside.extend((!self.carried).then_some(WaitingOn::Code { version }));
+            beside.extend(self.is_carried_nowhere().then_some(WaitingOn::Code { version }));
         }
         let stands_by = self.stand_by.filter(|_| phase == Phase::StandingBy);
         beside.extend(stands_by.map(|remaining| WaitingOn::StandBy { remaining }));

@@ -224,7 +224,8 @@ reasons! { f:
         error as "error": String,
     } => write!(f, "a lease, which cannot be renewed: {error}"),
 
-    /// This node does not carry the code of the version.
+    /// No live node carries the code of the version. A node that does not carry it gives this reason for not being ready
+    /// also if others do.
     Code "code" {
         /// The version whose code is missing.
         version as "version": VersionId,

@@ -25,6 +25,7 @@ use dacapo_model::{CatalogCommand, Phase, VersionState, WaitingOn};
 use dacapo_store::{Health, StoreError};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::VersionCode;
@@ -50,6 +51,7 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
         let gets_on = |state: &VersionState| state.phase == Phase::Initializing || state.replay.is_some();
         let building = catalog.borrow_and_update().versions().any(|(_, state)| gets_on(state));
         opened.mark_unchanged();
+        let began = Instant::now();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -72,12 +74,14 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
             // The receiver is gone only if the start was given up.
             looked.send(()).ok();
         }
+        // With many versions a round takes long. It gets no more than a third of the time.
+        let rest = (2 * began.elapsed()).clamp(limits::CONDUCTOR_LOOK_BUILDING, limits::CONDUCTOR_LOOK);
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             _ = catalog.changed() => {}
             _ = opened.changed() => {}
-            () = tokio::time::sleep(if building { limits::CONDUCTOR_LOOK_BUILDING } else { limits::CONDUCTOR_LOOK }) => {}
+            () = tokio::time::sleep(if building { rest } else { limits::CONDUCTOR_LOOK }) => {}
         }
     }
     tasks.end().await;

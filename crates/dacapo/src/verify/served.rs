@@ -225,6 +225,9 @@ async fn streams(
     after: Position,
     tally: &mut Tally,
 ) -> Result<(Result<(), String>, Position), StoreError> {
+    // To gather and to fold share the time.
+    let pace = Pace { time_max: what.pace.time_max / 2, bound: "half of limits::SCRUB_ROWS_TIME_MAX", ..what.pace };
+    let what = Fold { pace, ..what };
     let (gathered, next) = gather_from(what.wanted(events_max), after).await?;
     let streams = gathered.streams;
     let Folded { mut reader, events } = match fold(what, Take::Gathered(Arc::new(gathered))).await? {

@@ -32,6 +32,7 @@ impl Versions {
             tokens,
             me: Some(self.cluster.me()),
             carried: carried.is_some(),
+            carried_elsewhere: self.cluster.has_code_of(id),
             acts: carried.as_ref().is_some_and(|it| !it.effect_names().is_empty()),
             open: open.is_some(),
             bare: false,
