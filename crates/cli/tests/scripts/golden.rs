@@ -229,7 +229,8 @@ fn verifications() {
     let failed = r#"{"projection":"balances","version":"v2.1","phase":"Failed"}"#;
     let failed: Verification = serde_json::from_str(failed).unwrap();
     let halting = |kind: &str, text: &str| {
-        let waiting_on = serde_json::from_value(serde_json::json!({"kind": kind, "text": text})).unwrap();
+        let waiting_on =
+            serde_json::from_value(serde_json::json!({"kind": kind, "text": text, "position": 7})).unwrap();
         Verification { waiting_on: Some(waiting_on), halts: true, again: false, ..verifying.clone() }
     };
     let refuses = "the handler, which refuses event 7 in segment 2 (try 10): no fee is known for account-1";
