@@ -258,8 +258,8 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         } else if version.waiting_on.iter().any(|reason| reason.kind == "effect" || reason.kind == "effects") {
             let (project, of) = (&projection.name, &version.version);
             notes.push(format!(
-                "{name}: `dacapo letters {project} --effects --version {of}` lists them; `dacapo letters retry {project} \
-                 --effects …` or `drop {project} --effects …` settles them"
+                "{name}: `dacapo letters {project} --effects --version {of}` lists the effects; `dacapo letters \
+                 retry {project} --effects …` or `dacapo letters drop {project} --effects …` settles them"
             ));
         }
         if version.phase == "StandingBy" {

@@ -13,6 +13,19 @@ fn events() {
 }
 
 #[test]
+fn status_of_a_halt_names_the_commands_that_settle_it() {
+    let node = Node::start();
+    let mut halted = replaying();
+    let reason = |json| serde_json::from_value::<WaitingOn>(json).unwrap();
+    halted.projections[0].versions[0].waiting_on = vec![
+        reason(serde_json::json!({"kind": "handler", "text": "the handler, which refuses event 7", "position": 7})),
+        reason(serde_json::json!({"kind": "effect", "text": "an effect of event 6"})),
+    ];
+    node.fake.script().statuses.push_back(halted);
+    node.script("status_halted", dir().path());
+}
+
+#[test]
 fn status_of_a_rebuild() {
     let node = Node::start();
     node.fake.script().statuses.push_back(replaying());
