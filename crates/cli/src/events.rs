@@ -1,6 +1,6 @@
 //! Commands on events and streams.
 
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::limits;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of, narrow};
-use crate::shown::cut;
+use crate::shown::{cut, shown};
 use crate::{connect, given};
 
 #[derive(Debug, clap::Args)]
@@ -234,18 +234,35 @@ fn page(left: u64) -> Option<NonZeroU32> {
     NonZeroU32::new(u32::try_from(left).map_or(limits::PAGE_EVENTS, |left| left.min(limits::PAGE_EVENTS)))
 }
 
-/// Reads, and tries again for a while when the node is away: a follower outlives its restart.
+/// Reads, and tries again for a while when the node is away: a follower outlives its restart. It says so when the node
+/// goes and when it is back.
 async fn patient(api: &dyn Api, request: &ReadRequest, tries_max: u32) -> Result<ReadResponse, ApiError> {
-    let mut tries = 1;
+    let (mut request, mut tries) = (request.clone(), 1);
     loop {
         match api.read(request.clone()).await {
             Err(error) if error.is_transient() && tries < tries_max => {
+                if tries == 1 {
+                    notice(&format!("{error}; trying again"));
+                }
                 tries += 1;
+                // The first answer shows that the node is back, so it must not wait for events.
+                request.wait_ms = None;
                 tokio::time::sleep(limits::FOLLOW_PAUSE).await;
             }
-            answer => return answer,
+            answer => {
+                if tries > 1 && answer.is_ok() {
+                    notice("the node answers again");
+                }
+                return answer;
+            }
         }
     }
+}
+
+/// Writes a line on standard error, where it is not mixed with the events.
+fn notice(line: &str) {
+    // If standard error cannot be written to, there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{}", shown(line));
 }
 
 fn millis(duration: Duration) -> u64 {

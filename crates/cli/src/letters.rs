@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use clap::Subcommand;
 use comfy_table::CellAlignment;
-use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest};
+use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, Problem, SettleRequest};
 
 use crate::args::{Target, Who};
 use crate::cancel::{self, SetAside};
@@ -195,12 +195,17 @@ fn why(letter: &Letter) -> String {
 async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), CliError> {
     let SettleLetters { projection, version, event, stream, all, effects, who, target } = args;
     let json = who.json;
+    // A repeated request with the same key finds nothing to settle, which is its success.
+    let named = who.key.is_none() && (event.is_some() || stream.is_some());
     let request = SettleRequest { version, position: event, stream, all, effects, asked: asked(who) };
     connect::with(&target, |api| async move {
         let answer = match retry {
             true => api.retry_letters(&projection, request).await?,
             false => api.drop_letters(&projection, request).await?,
         };
+        if named && answer.letters == 0 {
+            return Err(nothing_such(&projection, &answer.version, effects));
+        }
         if json {
             out.json(&answer)?;
             return out.flush();
@@ -226,4 +231,13 @@ async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), C
         out.flush()
     })
     .await
+}
+
+/// Returns the error that the named event or stream has nothing to settle.
+fn nothing_such(projection: &str, version: &str, effects: bool) -> CliError {
+    let (has, option) =
+        if effects { ("has no such failed effect", " --effects") } else { ("has set aside no such event", "") };
+    let problem = Problem::new("no_such_letter", format!("{projection} {version} {has}"));
+    let help = format!("`dacapo letters {projection} --version {version}{option}` lists what there is");
+    problem.help(help).not_found().into()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
-use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
+use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus, WaitingOn};
 
 use crate::args::Target;
 use crate::connect;
@@ -13,6 +13,7 @@ use crate::limits;
 use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
+use crate::wait;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -220,6 +221,11 @@ fn is_newer(version: &VersionStatus, projection: &ProjectionStatus) -> bool {
     serving.zip(number(&version.version)).is_some_and(|(serving, version)| version > serving)
 }
 
+/// Returns the reasons of one kind that a version waits on.
+fn reasons_of<'a>(version: &'a VersionStatus, kind: &'a str) -> impl Iterator<Item = &'a WaitingOn> {
+    version.waiting_on.iter().filter(move |reason| reason.kind == kind)
+}
+
 /// Returns the notes for which a table has no room: reasons to wait, and reasons of states.
 fn notes(projection: &ProjectionStatus) -> Vec<String> {
     let mut notes = vec![];
@@ -232,6 +238,9 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         notes.extend(version.stall.iter().map(|stall| format!("{name}: {}", stall.text)));
         let others = version.waiting_on.iter().filter(|reason| !told.contains(reason));
         notes.extend(others.map(|reason| format!("{name} waits on {}", reason.text)));
+        let refused = reasons_of(version, "handler").filter(|_| version.needs_somebody != Some(false));
+        let helps = refused.filter_map(|reason| wait::help(&projection.name, &version.version, reason));
+        notes.extend(helps.map(|help| format!("{name}: {help}")));
         notes.extend(lag(version).map(|lag| format!("{name} has {lag}")));
         let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
         if !version.carried && !told {
@@ -249,7 +258,8 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         } else if version.waiting_on.iter().any(|reason| reason.kind == "effect" || reason.kind == "effects") {
             let (project, of) = (&projection.name, &version.version);
             notes.push(format!(
-                "{name}: `dacapo letters {project} --effects --version {of}` lists the effects, and drops them"
+                "{name}: `dacapo letters {project} --effects --version {of}` lists the effects; `dacapo letters \
+                 retry {project} --effects …` or `dacapo letters drop {project} --effects …` settles them"
             ));
         }
         if version.phase == "StandingBy" {

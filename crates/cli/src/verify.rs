@@ -108,10 +108,10 @@ async fn until_verified(
 /// Returns the error about a version that gets no verdict by itself, with what to do about it.
 fn halts(found: &Verification) -> Problem {
     let Verification { projection, version, waiting_on, .. } = found;
-    let kind = waiting_on.as_ref().map_or("", |reason| reason.kind.as_str());
-    let help = wait::help(projection, version, kind).or_else(|| wait::help(projection, version, "handler"));
+    let help = waiting_on.as_ref().and_then(|reason| wait::help(projection, version, reason));
+    let help = help.unwrap_or_else(|| wait::repaired(projection, version));
     let problem = Problem::new("halts", format!("{projection} {version} gets no verdict by itself"));
-    let problem = problem.tried(format!("wait until {version} is verified")).help(help.unwrap_or_default());
+    let problem = problem.tried(format!("wait until {version} is verified")).help(help);
     match waiting_on {
         Some(reason) => problem.found(format!("it waits on {}", reason.text)),
         None => problem,

@@ -89,8 +89,8 @@ pub(crate) async fn until_flipped(
 }
 
 /// Returns the advice for an operator about a reason; `None` if it passes by itself or its text has the advice.
-pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String> {
-    Some(match kind {
+pub(crate) fn help(projection: &str, version: &str, reason: &WaitingOn) -> Option<String> {
+    Some(match reason.kind.as_str() {
         "paused" => format!("`dacapo resume {projection} {version}`"),
         "letters" => format!(
             "see `dacapo letters {projection} --version {version}`, then retry or drop some; where the code is wrong, fix \
@@ -98,12 +98,25 @@ pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String
         ),
         "code" => format!("start the node with that code; or `dacapo rebuild {projection}` with the code that it has"),
         "seed" => format!("correct the cause; or `dacapo rebuild {projection}`, which reads the past instead"),
-        "handler" | "reset" => format!(
-            "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, \
-             raise its version and start the node with it"
-        ),
+        "handler" => {
+            let event = reason.fields.get("position").map_or("N".to_owned(), ToString::to_string);
+            format!(
+                "{}; where the event is wrong, `dacapo letters set-aside {projection} --version {version} --event {event} \
+                 --reason …`",
+                repaired(projection, version)
+            )
+        }
+        "reset" => repaired(projection, version),
         _ => return None,
     })
+}
+
+/// Returns what an operator can do if code of the version fails.
+pub(crate) fn repaired(projection: &str, version: &str) -> String {
+    format!(
+        "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, raise \
+         its version and start the node with it"
+    )
 }
 
 /// The kinds of reasons that were printed already.
@@ -115,7 +128,7 @@ impl Told {
     /// A line of its own stays visible, also without a terminal.
     fn of(&mut self, bar: &ProgressBar, projection: &str, version: &str, reasons: &[WaitingOn]) {
         for reason in reasons {
-            let Some(help) = help(projection, version, &reason.kind) else { continue };
+            let Some(help) = help(projection, version, reason) else { continue };
             if self.0.insert(reason.kind.clone()) {
                 progress::line(bar, &format!("{projection} {version} waits on {}; {help}", reason.text));
             }

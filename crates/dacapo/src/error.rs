@@ -1,5 +1,6 @@
 //! The errors of a node, classified by what the caller can do about them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dacapo_model::{
@@ -110,7 +111,7 @@ pub enum Error {
         version: Option<VersionId>,
     },
     /// The serving version does not answer such a query.
-    #[error("{view} does not answer {query}: it answers {}", list(.answers))]
+    #[error("{view} does not answer {query}: it answers {}; add it with `answering::<{query}>()`", list(.answers))]
     NoAnswer {
         /// The serving version.
         view: ViewId,
@@ -339,6 +340,12 @@ impl Error {
         matches!(self, Self::Append(AppendRefused::WrongRevision { .. }))
     }
 
+    /// Returns the error that no projection has this name. `known` may name one several times.
+    pub(crate) fn no_such_projection(name: &ProjectionName, known: impl Iterator<Item = ProjectionName>) -> Self {
+        let known = known.collect::<BTreeSet<_>>().into_iter().collect();
+        Self::NoSuchProjection { name: name.clone(), known }
+    }
+
     /// Returns the error that `position` cannot be covered yet because the journal ends before it.
     pub(crate) fn beyond_head(position: Position, head: Position, waited: Duration) -> Self {
         let what = format!("position {position} is not in the journal, which ends at {head},");
@@ -373,8 +380,14 @@ fn list(names: &[&str]) -> String {
 }
 
 fn known_projections(known: &[ProjectionName]) -> String {
-    let known: Vec<_> = known.iter().map(ProjectionName::as_str).collect();
-    if known.is_empty() { "there are none yet".to_owned() } else { format!("the projections are {}", known.join(", ")) }
+    match known {
+        [] => "there are none yet".to_owned(),
+        [one] => format!("the projection is {one}"),
+        several => {
+            let names: Vec<_> = several.iter().map(ProjectionName::as_str).collect();
+            format!("the projections are {}", names.join(", "))
+        }
+    }
 }
 
 fn halts_text(halts: &[Position]) -> String {

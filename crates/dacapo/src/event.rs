@@ -39,6 +39,11 @@ use serde_json::value::RawValue;
 /// assert_eq!(AccountEvent::decode("account-renamed", b"{}")?, None);
 /// # Ok::<(), dacapo::journal::EventError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of events",
+    label = "`Event` is missing",
+    note = "add `#[derive(Event)]` to the enum of its events"
+)]
 pub trait Event: Sized + Send + Sync + 'static {
     /// Every stored name of events of the set, including older names.
     const TYPES: &'static [&'static str];

@@ -195,7 +195,7 @@ async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Ar
                 return Err(Error::NotCarried { projection: projection.clone(), version: None });
             }
             let known = current.projections.keys().cloned().chain(carried.into_iter().map(|code| code.code.projection));
-            return Err(Error::NoSuchProjection { name: projection.clone(), known: known.collect() });
+            return Err(Error::no_such_projection(projection, known));
         }
         tokio::select! {
             _ = catalog.changed() => {}

@@ -30,6 +30,11 @@ use crate::panics::panic_text;
 ///
 /// assert_eq!(Account::TABLE.columns[2].name, "balance");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a row",
+    label = "`Row` is missing",
+    note = "add `#[derive(Clone, Row)]` to the struct"
+)]
 pub trait Row: Clone + Send + Sync + 'static {
     /// The table of this row type.
     const TABLE: Table;
@@ -130,6 +135,11 @@ pub trait Row: Clone + Send + Sync + 'static {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the value of a column",
+    label = "no column holds this type",
+    note = "let serde store it as JSON with `#[row(json)]`, or implement `Field` for a type of your own"
+)]
 pub trait Field: Sized {
     /// The kind of the column.
     const KIND: ColumnKind;

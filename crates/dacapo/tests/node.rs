@@ -350,7 +350,13 @@ async fn a_query_that_cannot_be_answered_says_why() {
         type Answer = ();
     }
     let error = node.ask(Other).await.unwrap_err().to_string();
-    assert_eq!(error, "there is no projection others: the projections are totals");
+    assert_eq!(error, "there is no projection others: the projection is totals");
+    node.shutdown().await;
+
+    // The same while the catalog has the projection and the program carries versions of it.
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
+    let error = node.ask(Other).await.unwrap_err().to_string();
+    assert_eq!(error, "there is no projection others: the projection is totals");
     node.shutdown().await;
 }
 

@@ -5,11 +5,15 @@
 //! paths, limits of connections and bodies, the form of every error, and the guard. It decides nothing about versions
 //! or events.
 //!
-//! There is no authentication yet. So [`bind`] accepts only loopback addresses by default, and [`guard`] keeps web
+//! dacapo authenticates nobody. So [`bind`] accepts only loopback addresses by default, and [`guard`] keeps web
 //! pages in a browser from reaching the operations. An application that recognises callers says with [`Caller`] what
 //! each of them may do.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/operating/proxies.md")]
+struct Proxies;
 
 mod bodies;
 mod extract;
@@ -25,6 +29,7 @@ mod routes;
 mod serve;
 mod signal;
 
+pub use dacapo_api::operations::Right;
 pub use guard::{Access, Hosts, guard};
 pub use limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIME_MAX, WAIT_TIME_MAX};
 pub use node::NodeApi;

@@ -14,10 +14,12 @@ use crate::extract::Declined;
 
 /// The caller of a request, as the application that mounts the operations has recognised it.
 ///
+/// A layer puts it into the extensions of each request, as `docs/operating/proxies.md` shows in full. Here every caller
+/// has the same rights:
+///
 /// ```
 /// use axum::{Extension, Router};
-/// use dacapo_api::operations::Right;
-/// use dacapo_server::Caller;
+/// use dacapo_server::{Caller, Right};
 ///
 /// // The application looks up the caller of each request. Here every caller is the dashboard, which only reads.
 /// fn for_the_dashboard(operations: Router) -> Router {

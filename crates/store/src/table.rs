@@ -1,6 +1,7 @@
 //! Tables and values in the form in which stores use them: untyped rows of named columns.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use dacapo_model::{Timestamp, limits};
@@ -192,6 +193,25 @@ impl Value {
     }
 }
 
+/// As a person writes it: text without quotes, bytes in hex, a time as in RFC 3339.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("none"),
+            Self::Text(text) | Self::Json(text) => f.write_str(text),
+            Self::Integer(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Boolean(truth) => truth.fmt(f),
+            Self::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Self::Time(time) => match jiff::Timestamp::from_microsecond(time.micros()) {
+                Ok(time) => time.fmt(f),
+                Err(_) => write!(f, "{} µs", time.micros()),
+            },
+            Self::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).fmt(f),
+        }
+    }
+}
+
 /// Returns the order of two keys, column by column, as [`Value::key_order`] defines it.
 pub fn key_order(a: &[Value], b: &[Value]) -> Ordering {
     a.iter().zip(b).map(|(a, b)| a.key_order(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
@@ -239,5 +259,22 @@ impl From<jiff::Timestamp> for Value {
 impl<T: Into<Self>> From<Option<T>> for Value {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dacapo_model::Timestamp;
+
+    use super::Value;
+
+    #[test]
+    fn a_value_is_shown_as_a_person_writes_it() {
+        let shown = |value: Value| value.to_string();
+        assert_eq!(shown(Value::Text("c1".into())), "c1");
+        assert_eq!(shown(Value::Time(Timestamp::from_micros(86_400_000_000))), "1970-01-02T00:00:00Z");
+        assert_eq!(shown(Value::Bytes(vec![1, 255])), "01ff");
+        assert_eq!(shown(Value::Uuid([0; 16])), "00000000-0000-0000-0000-000000000000");
+        assert_eq!(shown(Value::Null), "none");
     }
 }

@@ -65,8 +65,9 @@ impl<P: Projection> Case<P> {
         self
     }
 
-    /// Sets the time at which the events that follow are appended: those of [`when`](Self::when) if there were any of these
-    /// before, else those of [`given`](Self::given). Default: the Unix epoch.
+    /// Sets the time at which the events that follow are appended, until the next `at`. After a [`when`](Self::when) it
+    /// is that of the following ones. Before the first, it is that of the [`given`](Self::given) events that follow, and
+    /// also of the `when` after them: the clock stands still. Default: the Unix epoch.
     pub fn at(mut self, time: Timestamp) -> Self {
         let steps = if self.when.is_empty() { &mut self.given } else { &mut self.when };
         steps.push(Step::At(time));

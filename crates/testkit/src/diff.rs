@@ -82,12 +82,8 @@ fn shown(columns: &[dacapo::rows::Column], row: &[Value]) -> String {
 
 fn value(found: &Value) -> String {
     match found {
-        Value::Null => "none".to_owned(),
+        // The quotes show where a text begins and ends.
         Value::Text(text) => format!("{text:?}"),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Boolean(truth) => truth.to_string(),
-        Value::Json(text) => text.clone(),
-        other => format!("{other:?}"),
+        other => other.to_string(),
     }
 }

@@ -215,12 +215,12 @@ async fn act_with<T, E: From<StoreError>>(
     call: &Call<'_>,
     act: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let unavailable = || StoreError::unavailable(format!("{call:?}"), REASON);
+    let unavailable = || StoreError::unavailable(call.tried(), REASON);
     match fault {
         None | Some(Fault::Stale | Fault::Waits) => act.await,
         Some(Fault::Fails) => Err(unavailable().into()),
         Some(Fault::LosesAnswer) => act.await.and_then(|_| Err(unavailable().into())),
-        Some(Fault::Damaged) => Err(StoreError::corrupt(format!("{call:?}"), REASON).into()),
+        Some(Fault::Damaged) => Err(StoreError::corrupt(call.place(), REASON).into()),
     }
 }
 

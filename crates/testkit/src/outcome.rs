@@ -1,6 +1,7 @@
 //! What came of the events of a case.
 
 use std::fmt::Debug;
+use std::panic::Location;
 use std::sync::Arc;
 
 use dacapo::catalog::Phase;
@@ -50,36 +51,46 @@ impl Outcome {
     ///
     /// # Panics
     /// If it has other rows. The message shows, by key, each column that differs.
-    pub async fn rows<R: Row>(&self, expected: impl IntoIterator<Item = R>) -> &Self {
-        let found = self.reading().await.view.rows::<R>().load().await;
-        let found = found.unwrap_or_else(|error| panic!("the rows of {} cannot be read: {error}", R::TABLE.name));
-        let differs = diff::rows(expected, found);
-        assert!(differs.is_empty(), "{}{differs}", self.because());
-        self
+    #[track_caller]
+    pub fn rows<R: Row>(&self, expected: impl IntoIterator<Item = R>) -> impl Future<Output = &Self> {
+        let at = Location::caller();
+        async move {
+            let found = self.reading().await.view.rows::<R>().load().await;
+            let found = found.unwrap_or_else(|error| panic!("the rows of {} cannot be read: {error}", R::TABLE.name));
+            let differs = diff::rows(expected, found);
+            assert!(differs.is_empty(), "{}{differs}checked at {at}", self.because());
+            self
+        }
     }
 
     /// Checks the projection's answer to a query.
     ///
     /// # Panics
     /// If it answers something else, or nothing.
-    pub async fn answer<Q: Query>(&self, query: Q, expected: Q::Answer) -> &Self
+    #[track_caller]
+    pub fn answer<Q: Query>(&self, query: Q, expected: Q::Answer) -> impl Future<Output = &Self>
     where
         Q::Answer: PartialEq + Debug,
     {
-        let answered = self.node.ask(query).await;
-        let found = answered.unwrap_or_else(|error| panic!("{}no answer: {error}", self.because())).value;
-        assert!(
-            found == expected,
-            "{}the answer differs\n  expected: {expected:?}\n     found: {found:?}\n",
-            self.because()
-        );
-        self
+        let at = Location::caller();
+        async move {
+            let answered = self.node.ask(query).await;
+            let found =
+                answered.unwrap_or_else(|error| panic!("{}no answer: {error}\nchecked at {at}", self.because())).value;
+            assert!(
+                found == expected,
+                "{}the answer differs\n  expected: {expected:?}\n     found: {found:?}\nchecked at {at}",
+                self.because()
+            );
+            self
+        }
     }
 
     /// Checks that these effects of type `E` were made and no others of that type, in the order of their events.
     ///
     /// # Panics
     /// If others were made. The message shows which.
+    #[track_caller]
     pub fn effects<E: Effect>(&self, expected: impl IntoIterator<Item = E>) -> &Self {
         let found = self.effects.all().into_iter().filter(|made| made.name == E::NAME);
         let found = found.map(|made| (made.key.to_string(), made.effect)).collect();
@@ -92,6 +103,7 @@ impl Outcome {
     ///
     /// # Panics
     /// If it refused none, or with other words.
+    #[track_caller]
     pub fn refused(&self, words: &str) -> &Self {
         let said = self.refused.iter().any(|(_, error)| error.contains(words));
         assert!(said, "expected a refusal that says {words:?}; {}", self.told_refusals());
@@ -102,6 +114,7 @@ impl Outcome {
     ///
     /// # Panics
     /// If it refused one. The message says which, and why.
+    #[track_caller]
     pub fn refused_nothing(&self) -> &Self {
         assert!(self.refused.is_empty(), "expected no refusal; {}", self.told_refusals());
         self

@@ -24,11 +24,33 @@ pub struct Node {
     _runtime: Runtime,
 }
 
+/// A fake node that is not served at the moment.
+pub struct Stopped {
+    fake: Arc<FakeApi>,
+    address: String,
+}
+
+impl Stopped {
+    /// Serves it again at the same address.
+    pub fn start(self) -> Node {
+        Node::serving(self.fake, &self.address)
+    }
+}
+
 impl Node {
     pub fn start() -> Self {
+        Self::serving(Arc::new(FakeApi::default()), "127.0.0.1:0")
+    }
+
+    /// Ends its connections and listens no more.
+    pub fn stop(self) -> Stopped {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        Stopped { fake: self.fake, address }
+    }
+
+    fn serving(fake: Arc<FakeApi>, address: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let fake = Arc::new(FakeApi::default());
-        let listener = runtime.block_on(bind("127.0.0.1:0".parse().unwrap(), Access::Loopback)).unwrap();
+        let listener = runtime.block_on(bind(address.parse().unwrap(), Access::Loopback)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = router(fake.clone(), &Hosts::default());
         runtime.spawn(serve(listener, app, std::future::pending()));

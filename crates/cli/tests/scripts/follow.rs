@@ -40,6 +40,29 @@ fn a_follower_sees_what_comes() {
     child.wait().unwrap();
 }
 
+#[test]
+fn a_follower_says_that_the_node_is_away_and_that_it_is_back() {
+    let node = Node::start();
+    let mut command = node.command(&["read", "--follow"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut notices = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut append = |node: &Node, data: &str| {
+        let appended = node.command(&["append", "a-1", "--type", "t", "--data", data]).output().unwrap();
+        assert!(appended.status.success(), "{appended:?}");
+        assert!(events.next().unwrap().unwrap().contains(data));
+    };
+    append(&node, r#"{"n":1}"#);
+    let stopped = node.stop();
+    let notice = notices.next().unwrap().unwrap();
+    assert!(notice.contains("; trying again"), "{notice}");
+    let node = stopped.start();
+    assert_eq!(notices.next().unwrap().unwrap(), "the node answers again");
+    append(&node, r#"{"n":2}"#);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[cfg(unix)]
 #[test]
 fn watching_shows_the_status_again_and_ends_with_ctrl_c() {

@@ -13,6 +13,19 @@ fn events() {
 }
 
 #[test]
+fn status_of_a_halt_names_the_commands_that_settle_it() {
+    let node = Node::start();
+    let mut halted = replaying();
+    let reason = |json| serde_json::from_value::<WaitingOn>(json).unwrap();
+    halted.projections[0].versions[0].waiting_on = vec![
+        reason(serde_json::json!({"kind": "handler", "text": "the handler, which refuses event 7", "position": 7})),
+        reason(serde_json::json!({"kind": "effect", "text": "an effect of event 6"})),
+    ];
+    node.fake.script().statuses.push_back(halted);
+    node.script("status_halted", dir().path());
+}
+
+#[test]
 fn status_of_a_rebuild() {
     let node = Node::start();
     node.fake.script().statuses.push_back(replaying());
@@ -229,7 +242,8 @@ fn verifications() {
     let failed = r#"{"projection":"balances","version":"v2.1","phase":"Failed"}"#;
     let failed: Verification = serde_json::from_str(failed).unwrap();
     let halting = |kind: &str, text: &str| {
-        let waiting_on = serde_json::from_value(serde_json::json!({"kind": kind, "text": text})).unwrap();
+        let waiting_on =
+            serde_json::from_value(serde_json::json!({"kind": kind, "text": text, "position": 7})).unwrap();
         Verification { waiting_on: Some(waiting_on), halts: true, again: false, ..verifying.clone() }
     };
     let refuses = "the handler, which refuses event 7 in segment 2 (try 10): no fee is known for account-1";

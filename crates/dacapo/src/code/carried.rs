@@ -30,6 +30,8 @@ pub struct VersionCode {
     pub(crate) handlers: Arc<dyn Handlers>,
     answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
     query_names: Vec<&'static str>,
+    /// The type of a query that it answers although the query names another projection, and that projection.
+    pub(super) foreign_query: Option<(&'static str, &'static str)>,
     acts: HashMap<&'static str, Arc<dyn AnyAct>>,
     /// The types of queries whose answers are compared with those of another version.
     pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
@@ -91,6 +93,7 @@ impl VersionCode {
             handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
             answers: HashMap::new(),
             query_names: Vec::new(),
+            foreign_query: None,
             acts: HashMap::new(),
             shadows: HashMap::new(),
             samples: Vec::new(),
@@ -150,12 +153,16 @@ impl VersionCode {
 }
 
 impl<P: Projection> CodeOf<P> {
-    /// Lets the version answer queries of type `Q`.
+    /// Lets the version answer queries of type `Q`. [`Query::PROJECTION`] must be [`Projection::NAME`] of this
+    /// projection; otherwise no node carries the version
+    /// ([`CarryRefused::Query`](crate::options::CarryRefused::Query)).
     pub fn answering<Q: Query>(mut self) -> Self
     where
         P: Answers<Q>,
     {
-        assert_eq!(Q::PROJECTION, P::NAME, "a query is answered by the projection that it names");
+        if Q::PROJECTION != P::NAME {
+            self.carried.foreign_query.get_or_insert((std::any::type_name::<Q>(), Q::PROJECTION));
+        }
         let answerer = Answerer { projection: Arc::clone(&self.projection), query: PhantomData::<fn(Q)> };
         self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
         self.carried.query_names.push(std::any::type_name::<Q>());

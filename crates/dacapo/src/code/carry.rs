@@ -69,6 +69,39 @@ pub enum CarryRefused {
         /// The number of segments in its options.
         segments: SegmentCount,
     },
+    /// Two of its tables have one name. Names that differ only in case count as one, since SQL does not tell them
+    /// apart.
+    #[error(
+        "{projection} v{code} has two tables with one name, {:?} and {:?}: give one of their row types another name, with \
+         `#[row(table = …)]`",
+        .tables[0],
+        .tables[1]
+    )]
+    Tables {
+        /// The projection.
+        projection: ProjectionName,
+        /// The code version.
+        code: u32,
+        /// The names of both tables.
+        tables: [&'static str; 2],
+    },
+    /// It answers queries of a type that names another projection. Nobody could ask them: a query goes to the projection
+    /// that it names.
+    #[error(
+        "{projection} v{code} answers {query}, which is a query to the projection {names:?}: set `PROJECTION` of the \
+         query to {:?}, or let {names:?} answer it",
+        projection.as_str()
+    )]
+    Query {
+        /// The projection.
+        projection: ProjectionName,
+        /// The code version.
+        code: u32,
+        /// The name of the query's type.
+        query: &'static str,
+        /// The projection that the query names.
+        names: &'static str,
+    },
     /// It names no category at all.
     #[error("{projection} v{code} asks for streams of no category: name some, or leave `categories` unset for all")]
     NoCategory {
@@ -83,13 +116,19 @@ pub enum CarryRefused {
 ///
 /// # Errors
 /// [`CarryRefused`] if its options name categories that no stream of a user has, or several segments with a unique
-/// index.
+/// index; if two of its tables have one name; or if it answers queries to another projection.
 pub(crate) fn check(carried: &VersionCode) -> Result<(), CarryRefused> {
     let (projection, code) = (carried.code.projection.clone(), carried.code.code);
     let has_unique = |table: &&Table| table.indexes.iter().any(|index| index.unique);
     let segments = carried.options.segments;
     if let Some(table) = carried.tables.iter().find(has_unique).filter(|_| segments != SegmentCount::ONE) {
         return Err(CarryRefused::Unique { projection, code, table: table.name, segments });
+    }
+    if let Some(tables) = one_name(carried.tables) {
+        return Err(CarryRefused::Tables { projection, code, tables });
+    }
+    if let Some((query, names)) = carried.foreign_query {
+        return Err(CarryRefused::Query { projection, code, query, names });
     }
     let Some(categories) = &carried.options.categories else { return Ok(()) };
     if categories.is_empty() {
@@ -105,6 +144,14 @@ pub(crate) fn check(carried: &VersionCode) -> Result<(), CarryRefused> {
         }
     }
     Ok(())
+}
+
+/// Returns the names of the first two tables that have one name.
+fn one_name(tables: &[Table]) -> Option<[&'static str; 2]> {
+    tables.iter().enumerate().find_map(|(at, table)| {
+        let other = tables[..at].iter().find(|other| other.name.eq_ignore_ascii_case(table.name))?;
+        Some([other.name, table.name])
+    })
 }
 
 /// The reason why no stream that a user may read has a category.

@@ -268,7 +268,7 @@ impl Pair {
         let differing = self.columns.iter().filter(|(was, is)| !same(&old[*was], &new[*is]));
         let (was, is): (Vec<_>, Vec<_>) = differing.copied().unzip();
         let show = |table: &Table, row: &[Value], columns: &[usize]| {
-            let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
+            let column = |at: &usize| format!("{} {}", table.columns[*at].name, row[*at]);
             columns.iter().map(column).collect::<Vec<_>>().join(", ")
         };
         Ok((!was.is_empty()).then(|| (show(&self.old, old, &was), show(&self.new, new, &is))))
@@ -289,7 +289,7 @@ impl Pair {
             Some(_) => (0..table.columns.len()).filter(|at| !table.key.contains(at)).collect(),
             None => self.columns.iter().map(side).collect(),
         };
-        let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
+        let column = |at: &usize| format!("{} {}", table.columns[*at].name, row[*at]);
         // A row with only a key exists, and there is nothing else to show.
         if all.is_empty() { "there".to_owned() } else { all.iter().map(column).collect::<Vec<_>>().join(", ") }
     }
@@ -306,21 +306,5 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
 
 /// Returns a key in a readable form.
 pub(crate) fn show_key(key: &[Value]) -> String {
-    key.iter().map(show).collect::<Vec<_>>().join(", ")
-}
-
-pub(crate) fn show(value: &Value) -> String {
-    match value {
-        Value::Null => "none".to_owned(),
-        Value::Text(text) | Value::Json(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Boolean(truth) => truth.to_string(),
-        Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        Value::Time(time) => match jiff::Timestamp::from_microsecond(time.micros()) {
-            Ok(time) => time.to_string(),
-            Err(_) => format!("{} µs", time.micros()),
-        },
-        Value::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).to_string(),
-    }
+    key.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
 }

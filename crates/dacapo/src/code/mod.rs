@@ -41,7 +41,7 @@ pub use verify::Verify;
 pub(crate) use aside::{Aside, letter, shortened};
 pub(crate) use busy::Busy;
 pub(crate) use carry::{check as check_carried, check_all as check_all_carried, check_categories};
-pub(crate) use comparison::{Pair, Pairs, pairs, same, show, show_key};
+pub(crate) use comparison::{Pair, Pairs, pairs, same, show_key};
 pub(crate) use copy::{SeedFrom, check, lacks, statements};
 pub(crate) use failure::{Failure, FailureCause};
 pub(crate) use handlers::{Handlers, Work};

@@ -99,8 +99,10 @@ pub trait Projection: Send + Sync + 'static {
     /// Returns its code, which answers queries of type `Q`, for
     /// [`NodeBuilder::projection`](crate::NodeBuilder::projection). More queries and effects can be added to it.
     ///
+    /// [`Query::PROJECTION`] must be [`NAME`](Self::NAME); otherwise no node carries the version.
+    ///
     /// # Panics
-    /// As [`code`](Self::code); if the query names another projection.
+    /// As [`code`](Self::code).
     fn answering<Q: Query>(self) -> CodeOf<Self>
     where
         Self: Answers<Q> + Sized,

@@ -218,10 +218,11 @@ impl Node {
         // A repeated request under the same key completes what is not done yet, but only for events before the first
         // request.
         let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
+        let selected = selected(which);
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, wish).await?;
         let RequestedBy { actor, reason, .. } = asked;
-        tracing::info!(%view, ?which, ?wish, effects = decided, actor, reason, "effects were decided about");
+        tracing::info!(%view, which = selected, ?wish, effects = decided, actor, reason, "effects were decided about");
         Ok(decided)
     }
 
@@ -289,7 +290,7 @@ impl Node {
             return Err(Error::TimedOut { what, waited: limits::REQUEST_TIME_MAX, waiting_on });
         };
         let (wished, RequestedBy { actor, reason, .. }) = (wished?, asked);
-        tracing::info!(view = %open.id, ?which, ?wish, events = wished, actor, reason, "dead letters were asked for");
+        tracing::info!(view = %open.id, which = selected(which), ?wish, events = wished, actor, reason, "dead letters were asked for");
         Ok(wished)
     }
 
@@ -338,11 +339,15 @@ fn settling(view: &ViewId, of: LettersOf, which: &WhichLetters, wish: Wish) -> R
         (Wish::Drop, LettersOf::Events) => "letters-drop",
         (Wish::Drop, LettersOf::Effects) => "effects-drop",
     };
-    let request = Request::new(act, &view.projection, Which::Version(view.version));
+    Request::new(act, &view.projection, Which::Version(view.version)).with(selected(which))
+}
+
+/// Returns a selection in words. They are stored with the key of a request, so they never change.
+fn selected(which: &WhichLetters) -> String {
     match which {
-        WhichLetters::One(position) => request.with(format_args!("of event {position}")),
-        WhichLetters::Stream(stream) => request.with(format_args!("of stream {stream}")),
-        WhichLetters::All => request.with("all"),
+        WhichLetters::One(position) => format!("of event {position}"),
+        WhichLetters::Stream(stream) => format!("of stream {stream}"),
+        WhichLetters::All => "all".to_owned(),
     }
 }
 

@@ -211,13 +211,8 @@ impl Node {
     pub(crate) fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {
         let catalog = self.versions.catalog.current();
         let carried = self.versions.carried().into_iter().map(|carried| carried.code.projection);
-        let mut all: Vec<_> = catalog.projections.keys().cloned().chain(carried).collect();
-        all.sort();
-        all.dedup();
-        if all.contains(projection) {
-            return known();
-        }
-        Error::NoSuchProjection { name: projection.clone(), known: all }
+        let all: Vec<_> = catalog.projections.keys().cloned().chain(carried).collect();
+        if all.contains(projection) { known() } else { Error::no_such_projection(projection, all.into_iter()) }
     }
 }
 

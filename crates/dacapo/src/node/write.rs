@@ -80,9 +80,13 @@ impl Node {
     /// Appends events to a stream: all of them or none. When this returns they are durable, and a query with
     /// [`after`](crate::Ask::after) the returned position sees them.
     ///
+    /// Each call gives the events new ids, so a second call appends them a second time. To retry safely, make the
+    /// events once with [`new_event`](Self::new_event), and call [`append_batch`](Self::append_batch) with the same
+    /// ones again: the journal recognises their ids.
+    ///
     /// # Errors
     /// [`Error::Append`] if the stream is not at the expected revision; [`Error::Store`] if the journal cannot be
-    /// written at the moment.
+    /// written at the moment. After [`Error::Store`] the events may have been written although the answer was lost.
     pub async fn append<E: Event>(
         &self,
         stream: impl TryInto<StreamName, Error = InvalidName>,
@@ -95,7 +99,7 @@ impl Node {
     }
 
     /// Appends a batch of events of any streams: all of them or none. A payload is one JSON value. Only whitespace
-    /// around it is removed.
+    /// around it is removed. A retry with the same events, which have their ids, appends them once.
     ///
     /// # Errors
     /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a

@@ -7,7 +7,7 @@ use dacapo_model::verify::FindingKind;
 use dacapo_store::{FirstRows, StoreError};
 use futures::FutureExt;
 
-use crate::code::{Assertion, Checks, Handlers, Tally, Words, show};
+use crate::code::{Assertion, Checks, Handlers, Tally, Words};
 use crate::panics::{chain, panic_text};
 use crate::view::{ReadView, ViewError};
 
@@ -53,7 +53,7 @@ async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tal
         Err(error) => return Err(error),
     };
     for row in &rows {
-        let shown = columns.iter().zip(row).map(|(column, value)| format!("{column} {}", show(value)));
+        let shown = columns.iter().zip(row).map(|(column, value)| format!("{column} {value}"));
         let new = Some(shown.collect::<Vec<_>>().join(", "));
         let old = Some("no row".to_owned());
         tally.wrong(FindingKind::Check, || Words { place: (*name).to_owned(), key: None, old, new });

@@ -39,7 +39,11 @@ impl Emitter {
     /// Stores one effect. Returns the reason if it cannot be stored.
     pub(crate) fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), String> {
         if !self.names.contains(&E::NAME) {
-            return Err(format!("the projection does not make it: add it with `acting::<{}>()`", type_name::<E>()));
+            let effect = type_name::<E>();
+            return Err(format!(
+                "the projection does not make it: add it to the code with `acting::<{effect}>()`, or to a `Case` of \
+                 dacapo-testkit with `effects::<{effect}>()`"
+            ));
         }
         let ordinal = self.ordinal;
         // The effect is counted even if it is not stored, so that a key permanently means the same effect.

@@ -10,7 +10,10 @@ use dacapo::store::Store;
 use dacapo::verify::Part;
 use dacapo::verify::Verify;
 use dacapo::world::{Ids, SystemClock, SystemIds};
-use dacapo::{Error, Event, ExpectedRevision, Node, NodeBuilder, Options, Position, StartError, ViewId};
+use dacapo::{
+    Answers, Error, Event, ExpectedRevision, HandlerError, Node, NodeBuilder, Options, Position, Projection, Query,
+    ReadView, Recorded, Row, StartError, Table, View, ViewId,
+};
 use dacapo_store::{Append, catalog_form};
 
 use crate::common::money::{Balances, Money, New, Old, balance, balances, put};
@@ -157,6 +160,63 @@ async fn what_an_earlier_release_scheduled_is_recorded_as_it_is_first_carried() 
     assert_eq!(balance(&node, "account-1", deposited).await, 50);
     let recorded = |node: &Node| node.catalog().borrow().version(&view).and_then(|state| state.reads.clone());
     assert!(recorded(&node).unwrap().has("deposited"));
+}
+
+#[derive(Clone, Row)]
+#[row(table = "Accounts")]
+struct Account {
+    #[row(key)]
+    id: String,
+}
+
+#[derive(Clone, Row)]
+#[row(table = "accounts")]
+struct Closed {
+    #[row(key)]
+    id: String,
+}
+
+/// The total of other money.
+struct OtherTotal;
+
+impl Query for OtherTotal {
+    const PROJECTION: &'static str = "totals";
+    type Answer = i64;
+}
+
+struct Accounts;
+
+impl Projection for Accounts {
+    type Event = Old;
+    const NAME: &'static str = "accounts";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Account::TABLE, Closed::TABLE];
+
+    async fn apply(&self, _: &Recorded<'_, Old>, _: &mut View) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+impl Answers<OtherTotal> for Balances<Old> {
+    async fn answer(&self, _: &OtherTotal, _: &mut ReadView) -> Result<i64, HandlerError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_with_one_name_are_refused_when_they_are_carried() {
+    let error = refused(Node::builder().projection(Accounts)).await;
+    let StartError::Carry(CarryRefused::Tables { tables, .. }) = &error else { panic!("{error}") };
+    assert_eq!(*tables, ["Accounts", "accounts"], "{error}");
+    assert!(error.to_string().contains("two tables with one name, \"Accounts\" and \"accounts\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_to_another_projection_is_refused_when_it_is_carried() {
+    let error = refused(Node::builder().projection(Balances::<Old>::default().answering::<OtherTotal>())).await;
+    let StartError::Carry(CarryRefused::Query { names, .. }) = &error else { panic!("{error}") };
+    assert_eq!(*names, "totals");
+    assert!(error.to_string().contains("OtherTotal, which is a query to the projection \"totals\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

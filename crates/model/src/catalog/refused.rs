@@ -128,6 +128,9 @@ impl fmt::Display for CatalogRefused {
                 let projection = &view.projection;
                 write!(f, "{view} does not exist: {projection} has no versions, or there is no such projection")
             }
+            Self::NoSuchVersion { view, known } if known.len() == 1 => {
+                write!(f, "{view} does not exist: the version is {}", known[0])
+            }
             Self::NoSuchVersion { view, known } => {
                 let known: Vec<_> = known.iter().map(ToString::to_string).collect();
                 write!(f, "{view} does not exist: the versions are {}", known.join(", "))

@@ -87,7 +87,7 @@ pub(crate) fn refused(error: Error) -> ApiError {
         }
         Error::NoSuchCode { code, carried, .. } => {
             let problem = Problem::new("not_carried", message).field("code", code).field("carried", carried);
-            problem.help("ask a node whose program has it, or name a version that is carried").not_found()
+            problem.help("start a node with that code, or name a version that is carried").not_found()
         }
         Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),

@@ -95,6 +95,69 @@ impl Call<'_> {
         let Self::Append(append) = self else { return false };
         append.events.iter().any(|found| found.event.event_type.as_str() == event_type)
     }
+
+    /// Returns the attempt, for the error of the call.
+    pub(super) fn tried(&self) -> String {
+        let debug = format!("{self:?}");
+        let name = debug.split('(').next().unwrap_or_default();
+        match self {
+            Self::Append(append) => {
+                let types: Vec<_> = append.events.iter().map(|found| found.event.event_type.as_str()).collect();
+                format!("do `{name}` of {}", types.join(", "))
+            }
+            _ => self.view().map_or_else(|| format!("do `{name}`"), |view| format!("do `{name}` on {view}")),
+        }
+    }
+
+    /// Returns the part of the store that it is about, for the error that it is damaged.
+    pub(super) fn place(&self) -> String {
+        self.view().map_or_else(|| "the store".to_owned(), |view| format!("the view of {view}"))
+    }
+
+    fn view(&self) -> Option<&ViewId> {
+        match self {
+            Self::Append(_)
+            | Self::Read
+            | Self::ReadStream
+            | Self::StreamRevision
+            | Self::Streams
+            | Self::FindPosition
+            | Self::Mark
+            | Self::List => None,
+            Self::Open(view)
+            | Self::Find(view)
+            | Self::Drop(view)
+            | Self::Publish(view)
+            | Self::Tokens(view)
+            | Self::Claim(view)
+            | Self::Revoke(view)
+            | Self::Hold(view)
+            | Self::Lift(view)
+            | Self::History(view)
+            | Self::Refusals(view)
+            | Self::Letters(view)
+            | Self::Wish(view)
+            | Self::Unspoken(view)
+            | Self::Outbox(view)
+            | Self::DecideEffects(view)
+            | Self::ClaimEffects(view)
+            | Self::BeginEffects(view)
+            | Self::SettleEffects(view)
+            | Self::MissingIndexes(view)
+            | Self::Pages(view)
+            | Self::ViewHealth(view)
+            | Self::Copy(view)
+            | Self::Reader(view)
+            | Self::Query(view)
+            | Self::Writer(view)
+            | Self::Load(view)
+            | Self::Write(view)
+            | Self::Index(view)
+            | Self::Attach(view)
+            | Self::Commit(view)
+            | Self::Cap(view, _) => Some(view),
+        }
+    }
 }
 
 /// What goes wrong with a call.

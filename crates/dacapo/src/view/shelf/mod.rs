@@ -317,7 +317,7 @@ impl<R: Row> Shelf<R> {
     fn taken(&self, clash: Clash, index: &'static Index, values: &[Value]) -> ViewError {
         let mut rows = clash.rows.map(|place| format!("{:?}", entry(&self.entries, place).key));
         rows.sort();
-        let value = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+        let value = values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
         ViewError::Taken { table: R::TABLE.name, index: index.name, value, rows, at: clash.at }
     }
 
