@@ -42,12 +42,13 @@ pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<
             open.hear(Voices::new(projection, head));
         }
         let attended = attend(versions, &id, state).await;
+        // First, so that nobody finds it closed without a reason.
+        versions.notes.set_trouble(&id, attended.as_ref().err().map(trouble));
         shut(versions, &id, state, &attended).await?;
         if matches!(attended, Err(CatalogError::Store(StoreError::Unavailable { .. }))) {
             // Its progress is unknown, so it is not known to have reached its events.
             observed.speaking.insert(id.clone());
         }
-        versions.notes.set_trouble(&id, attended.as_ref().err().map(trouble));
         observed.may_begin.extend((state.phase == Phase::Scheduled && attended.is_ok()).then(|| id.clone()));
         if let Some(found) = attended.ok().flatten() {
             observed.bare.extend(found.bare.then(|| id.clone()));
