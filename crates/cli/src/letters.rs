@@ -4,14 +4,14 @@ use std::num::NonZeroU32;
 
 use clap::Subcommand;
 use comfy_table::CellAlignment;
-use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest};
+use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest, SettleResponse};
 
 use crate::args::{Target, Who};
 use crate::cancel::{self, SetAside};
 use crate::error::CliError;
 use crate::limits;
 use crate::numbers::{count, counted};
-use crate::operate::{asked, to_the_second};
+use crate::operate::{asked, to_the_second, when};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
 use crate::{connect, effects, given};
@@ -115,10 +115,7 @@ pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(),
             return out.flush();
         }
         let done = if pause { "paused" } else { "resumed" };
-        out.line(match answer.requested {
-            Some(position) => format!("{projection} {}: {done} at position {}", answer.version, count(position)),
-            None => format!("{projection} {}: {done} already", answer.version),
-        })?;
+        out.line(format_args!("{projection} {}: {done}{}", answer.version, when(answer.requested)))?;
         out.flush()
     })
     .await
@@ -205,25 +202,28 @@ async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), C
             out.json(&answer)?;
             return out.flush();
         }
-        let (version, letters) = (&answer.version, counted(answer.letters, "event"));
-        if effects {
-            let effects = counted(answer.letters, "effect");
-            let done = if retry { "will be retried now" } else { "dropped" };
-            out.line(match answer.letters {
-                0 => format!("{projection} {version} has no such failed effect"),
-                _ => format!("{projection} {version}: {effects} {done}"),
-            })?;
-            return out.flush();
-        }
-        let done = if retry { "will be retried" } else { "will be dropped" };
-        out.line(match answer.letters {
-            0 => format!("{projection} {version} has set aside no such event"),
-            _ => format!(
-                "{projection} {version}: {letters} {done}; `dacapo letters {projection} --version {version}` \
-                 lists the rest"
-            ),
-        })?;
+        out.line(settled(&answer, effects, retry))?;
         out.flush()
     })
     .await
+}
+
+fn settled(answer: &SettleResponse, effects: bool, retry: bool) -> String {
+    let SettleResponse { projection, version, letters, requested } = answer;
+    let done = match (retry, effects) {
+        (true, true) => "will be retried now",
+        (true, false) => "will be retried",
+        (false, true) => "dropped",
+        (false, false) => "will be dropped",
+    };
+    match (letters, effects) {
+        (None, _) => format!("{projection} {version}: requested already{}", when(*requested)),
+        (Some(0), true) => format!("{projection} {version} has no such failed effect"),
+        (Some(0), false) => format!("{projection} {version} has set aside no such event"),
+        (Some(letters), true) => format!("{projection} {version}: {} {done}", counted(*letters, "effect")),
+        (Some(letters), false) => format!(
+            "{projection} {version}: {} {done}; `dacapo letters {projection} --version {version}` lists the rest",
+            counted(*letters, "event")
+        ),
+    }
 }
