@@ -165,9 +165,10 @@ impl FakeApi {
                 || request.position == Some(letter.event.position)
                 || request.stream.as_ref() == Some(&letter.event.stream)
         };
-        let letters = self.script().letters.iter().filter(wanted).count() as u64;
+        let letters = Some(self.script().letters.iter().filter(wanted).count() as u64);
+        let requested = Some(*self.head.borrow() + 1);
         let version = request.version.clone().unwrap_or_else(|| "v1.1".to_owned());
-        SettleResponse { projection: projection.to_owned(), version, letters }
+        SettleResponse { projection: projection.to_owned(), version, letters, requested }
     }
 }
 
@@ -334,7 +335,7 @@ impl Api for FakeApi {
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         self.ask("rebuild", projection, &request)?;
         let version = format!("v{}.1", request.code.unwrap_or(2));
-        let requested = *self.head.borrow() + 1;
+        let requested = Some(*self.head.borrow() + 1);
         Ok(RebuildResponse { projection: projection.to_owned(), version, requested, discards: vec![] })
     }
 
@@ -352,7 +353,7 @@ impl Api for FakeApi {
         let done = ReplayResponse {
             projection: projection.to_owned(),
             version: request.version.unwrap_or_else(|| "v1.1".to_owned()),
-            requested,
+            requested: Some(requested),
             ended: true,
             position: Some(requested + 1),
             waiting_on: vec![],
@@ -367,7 +368,7 @@ impl Api for FakeApi {
         request: CleanUpRequest,
     ) -> Result<CleanUpResponse, ApiError> {
         self.ask("clean_up", projection, &json!({"version": version, "asked": request.asked}))?;
-        let requested = *self.head.borrow() + 1;
+        let requested = Some(*self.head.borrow() + 1);
         Ok(CleanUpResponse { projection: projection.to_owned(), version: version.to_owned(), requested })
     }
 

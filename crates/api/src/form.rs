@@ -1,10 +1,12 @@
 //! Basic forms of which others are made: raw JSON, times, ids and names.
 
 use std::fmt;
+use std::num::{NonZeroU32, ParseIntError};
 use std::str::FromStr;
 
 use dacapo_model::{EventId, InvalidName, ProjectionName, StreamName, Timestamp, VersionId};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{ApiError, Problem};
@@ -71,7 +73,13 @@ pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
         Problem::new("invalid_time", message).field("time", text).invalid()
     };
     is_rfc_3339(text).map_err(|found| invalid(&found))?;
-    let time: jiff::Timestamp = text.parse().map_err(|error| invalid(&error))?;
+    let time: jiff::Timestamp = text.parse().map_err(|error| match jiff::fmt::temporal::Pieces::parse(text) {
+        Ok(_) => {
+            let message = format!("{text:?} is out of range: the last time is {}", jiff::Timestamp::MAX);
+            Problem::new("invalid_time", message).field("time", text).invalid()
+        }
+        Err(_) => invalid(&error),
+    })?;
     Ok(Timestamp::from_micros(time.as_microsecond()))
 }
 
@@ -114,14 +122,47 @@ fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
 ///
 /// # Errors
 /// The fault, in words.
-pub fn parse_number<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+pub fn parse_number<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if !is_plain || text.is_empty() {
         return Err(format!(
             "{text:?} is not written like a whole number, such as 10: with digits alone, and no zeros before it"
         ));
     }
-    text.parse().map_err(|error| format!("{text}: {error}"))
+    text.parse().map_err(|_| {
+        let is_one = |number: &u64| number.to_string().parse::<T>().is_ok();
+        let least = [0, 1].into_iter().find(is_one).unwrap_or_default();
+        let most = [u64::MAX, u32::MAX.into(), u16::MAX.into(), u8::MAX.into()].into_iter().find(is_one);
+        format!("{text} is not between {least} and {}", most.unwrap_or_default())
+    })
+}
+
+/// Reads the most entries of an answer; a request without a limit has none.
+pub(crate) fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    deserializer.deserialize_option(Most)
+}
+
+struct Most;
+
+impl<'de> Visitor<'de> for Most {
+    type Value = Option<NonZeroU32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number between 1 and {}", u32::MAX)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_u32(self)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let most = u32::try_from(number).ok().and_then(NonZeroU32::new);
+        most.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
 }
 
 /// Returns the event id in a text: a UUID of any version.
@@ -209,9 +250,25 @@ mod tests {
             let error = parse_time(bad).unwrap_err();
             assert_eq!(error.problem().code, "invalid_time", "{bad}");
         }
+        for beyond in ["9999-12-31T23:59:59Z", "9999-12-30T23:00:00+00:30"] {
+            let message = parse_time(beyond).unwrap_err().problem().message.clone();
+            let found = format!("{beyond:?} is out of range: the last time is 9999-12-30T22:00:00.999999999Z");
+            assert_eq!(message, found);
+        }
+        assert!(parse_time("9999-12-30T22:00:00Z").is_ok() && parse_time("0000-01-01T00:00:00Z").is_ok());
         let error = parse_time("yesterday").unwrap_err();
         assert_eq!((error.http_status(), error.problem().code.as_str()), (422, "invalid_time"));
         assert_eq!(format_time(Timestamp::from_micros(i64::MAX)), "9999-12-30T22:00:00.999999999Z");
+    }
+
+    #[test]
+    fn a_number_beyond_its_range_is_refused_with_the_range() {
+        assert_eq!(parse_number::<NonZeroU32>("0").unwrap_err(), "0 is not between 1 and 4294967295");
+        assert_eq!(parse_number::<u32>("4294967296").unwrap_err(), "4294967296 is not between 0 and 4294967295");
+        let beyond = "18446744073709551616";
+        let message = format!("{beyond} is not between 0 and {}", u64::MAX);
+        assert_eq!(parse_number::<u64>(beyond).unwrap_err(), message);
+        assert_eq!(parse_number::<u64>("18446744073709551615"), Ok(u64::MAX));
     }
 
     proptest! {

@@ -21,7 +21,7 @@ pub struct LettersRequest {
     #[serde(default)]
     pub after: u64,
     /// Most letters in the answer. The node has a limit of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::form::limit", skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
     /// List failed effects instead of events. Then `after` is the number of an effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -209,7 +209,7 @@ pub struct SetAsideResponse {
     pub requested: Option<u64>,
 }
 
-/// The number of dead letters that will be retried or dropped. This happens soon; the list shows the result.
+/// The decision as it was recorded. It is carried out soon; the list shows the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SettleResponse {
@@ -217,8 +217,12 @@ pub struct SettleResponse {
     pub projection: String,
     /// The version.
     pub version: String,
-    /// The number of letters.
-    pub letters: u64,
+    /// The number of letters that will be retried or dropped; absent if the request is repeated under its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letters: Option<u64>,
+    /// The position of the request in the catalog; absent if there was no such letter and the request has no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
 }
 
 /// A request to pause or resume a version.

@@ -91,8 +91,9 @@ pub struct RebuildResponse {
     pub projection: String,
     /// The new version.
     pub version: String,
-    /// The position of the request in the catalog.
-    pub requested: u64,
+    /// The position of the request in the catalog; absent if nothing had to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
     /// The versions that it replaces. Their views are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub discards: Vec<String>,
@@ -181,8 +182,9 @@ pub struct ReplayResponse {
     pub projection: String,
     /// The version.
     pub version: String,
-    /// The position of the request, which identifies the replay.
-    pub requested: u64,
+    /// The position of the request, which identifies the replay; absent if nothing had to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
     /// True if it has ended.
     pub ended: bool,
     /// The position of its end, once it has ended.
@@ -210,8 +212,9 @@ pub struct CleanUpResponse {
     pub projection: String,
     /// The version.
     pub version: String,
-    /// The position of the request in the catalog.
-    pub requested: u64,
+    /// The position of the request in the catalog; absent if the clean-up was already under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
 }
 
 /// A request to cancel something that was requested and has not happened.
@@ -266,7 +269,7 @@ pub struct PhasesRequest {
     #[serde(default)]
     pub after: u64,
     /// Most entries in the answer. The node has a limit of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::form::limit", skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
 }
 
@@ -411,7 +414,7 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             ("version_parted", text)
         }
         CatalogEvent::NothingToDo { .. } => {
-            ("nothing_to_do", format!("requested of {version} a state that it had already"))
+            ("nothing_to_do", format!("request for {version} changed nothing: it was in that state already"))
         }
         CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),

@@ -2,6 +2,7 @@
 //! command line, before anything is opened or called.
 
 use std::fmt::Display;
+use std::num::ParseIntError;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -63,14 +64,14 @@ fn host_of(uri: &Uri) -> Option<String> {
 }
 
 /// Returns a whole number of the type, in the one way in which one is written.
-pub(crate) fn number<T: FromStr<Err: Display>>(given: &str) -> Result<T, String> {
+pub(crate) fn number<T: FromStr<Err = ParseIntError>>(given: &str) -> Result<T, String> {
     parse_number(given)
 }
 
 /// The same within bounds.
 pub(crate) fn within<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
-    T: FromStr<Err: Display> + PartialOrd + Display + Clone,
+    T: FromStr<Err = ParseIntError> + PartialOrd + Display + Clone,
 {
     move |given| {
         let found = number(given)?;

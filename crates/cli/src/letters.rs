@@ -4,14 +4,14 @@ use std::num::NonZeroU32;
 
 use clap::Subcommand;
 use comfy_table::CellAlignment;
-use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, Problem, SettleRequest};
+use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, Problem, SettleRequest, SettleResponse};
 
 use crate::args::{Target, Who};
 use crate::cancel::{self, SetAside};
 use crate::error::CliError;
 use crate::limits;
 use crate::numbers::{count, counted};
-use crate::operate::{asked, to_the_second};
+use crate::operate::{asked, to_the_second, when};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
 use crate::{connect, effects, given};
@@ -115,10 +115,7 @@ pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(),
             return out.flush();
         }
         let done = if pause { "paused" } else { "resumed" };
-        out.line(match answer.requested {
-            Some(position) => format!("{projection} {}: {done} at position {}", answer.version, count(position)),
-            None => format!("{projection} {}: {done} already", answer.version),
-        })?;
+        out.line(format_args!("{projection} {}: {done}{}", answer.version, when(answer.requested)))?;
         out.flush()
     })
     .await
@@ -203,31 +200,14 @@ async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), C
             true => api.retry_letters(&projection, request).await?,
             false => api.drop_letters(&projection, request).await?,
         };
-        if named && answer.letters == 0 {
+        if named && answer.letters == Some(0) {
             return Err(nothing_such(&projection, &answer.version, effects));
         }
         if json {
             out.json(&answer)?;
             return out.flush();
         }
-        let (version, letters) = (&answer.version, counted(answer.letters, "event"));
-        if effects {
-            let effects = counted(answer.letters, "effect");
-            let done = if retry { "will be retried now" } else { "dropped" };
-            out.line(match answer.letters {
-                0 => format!("{projection} {version} has no such failed effect"),
-                _ => format!("{projection} {version}: {effects} {done}"),
-            })?;
-            return out.flush();
-        }
-        let done = if retry { "will be retried" } else { "will be dropped" };
-        out.line(match answer.letters {
-            0 => format!("{projection} {version} has set aside no such event"),
-            _ => format!(
-                "{projection} {version}: {letters} {done}; `dacapo letters {projection} --version {version}` \
-                 lists the rest"
-            ),
-        })?;
+        out.line(settled(&answer, effects, retry))?;
         out.flush()
     })
     .await
@@ -240,4 +220,24 @@ fn nothing_such(projection: &str, version: &str, effects: bool) -> CliError {
     let problem = Problem::new("no_such_letter", format!("{projection} {version} {has}"));
     let help = format!("`dacapo letters {projection} --version {version}{option}` lists what there is");
     problem.help(help).not_found().into()
+}
+
+fn settled(answer: &SettleResponse, effects: bool, retry: bool) -> String {
+    let SettleResponse { projection, version, letters, requested } = answer;
+    let done = match (retry, effects) {
+        (true, true) => "will be retried now",
+        (true, false) => "will be retried",
+        (false, true) => "dropped",
+        (false, false) => "will be dropped",
+    };
+    match (letters, effects) {
+        (None, _) => format!("{projection} {version}: requested already{}", when(*requested)),
+        (Some(0), true) => format!("{projection} {version} has no such failed effect"),
+        (Some(0), false) => format!("{projection} {version} has set aside no such event"),
+        (Some(letters), true) => format!("{projection} {version}: {} {done}", counted(*letters, "effect")),
+        (Some(letters), false) => format!(
+            "{projection} {version}: {} {done}; `dacapo letters {projection} --version {version}` lists the rest",
+            counted(*letters, "event")
+        ),
+    }
 }

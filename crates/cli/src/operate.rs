@@ -119,6 +119,11 @@ pub(crate) struct Phases {
     pub target: Target,
 }
 
+/// Returns the place of a request in the catalog, in words. It has none if nothing had to change.
+pub(crate) fn when(requested: Option<u64>) -> String {
+    requested.map_or_else(|| " already".to_owned(), |position| format!(" at position {}", count(position)))
+}
+
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
     let json = args.who.json;
@@ -130,7 +135,7 @@ pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError
         if json {
             out.json(&built)?;
         } else {
-            out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
+            out.line(format_args!("{projection} {} scheduled{}", built.version, when(built.requested)))?;
             for version in &built.discards {
                 out.line(format_args!("{projection} {version} is discarded: the new version replaces it"))?;
             }
@@ -233,14 +238,14 @@ pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> 
             out.json(&answer)?;
             return out.flush();
         }
-        let (version, requested) = (&answer.version, count(answer.requested));
+        let (version, requested) = (&answer.version, when(answer.requested));
         match answer.position {
             Some(ended) => {
                 let ended = count(ended);
                 out.line(format_args!("{projection}: the replay of {version} ended at position {ended}"))?;
             }
             None => {
-                out.line(format_args!("{projection}: replay of {version} requested at position {requested}"))?;
+                out.line(format_args!("{projection}: replay of {version} requested{requested}"))?;
                 answer.waiting_on.iter().try_for_each(|reason| out.line(format_args!("  waits on {}", reason.text)))?;
             }
         }
@@ -260,8 +265,7 @@ pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliErro
             out.json(&answer)?;
             return out.flush();
         }
-        let requested = count(answer.requested);
-        out.line(format_args!("{projection} {}: clean-up requested at position {requested}", answer.version))?;
+        out.line(format_args!("{projection} {}: clean-up requested{}", answer.version, when(answer.requested)))?;
         out.flush()
     })
     .await

@@ -222,6 +222,9 @@ pub enum NoTarget {
     /// No version is being built, and none was verified.
     #[error("no version of {0} is being built or was verified: ask for a rebuild")]
     NothingVerified(ProjectionName),
+    /// No version is being built, and none was named.
+    #[error("no version of {0} can be verified or waived, since none is being built: ask for a rebuild")]
+    NothingBuilt(ProjectionName),
     /// No version serves, and none was named.
     #[error("no version of {0} serves, so there is none to replay: name one")]
     NothingToReplay(ProjectionName),
@@ -260,8 +263,13 @@ pub enum NoTarget {
     #[error("the clean-up of {0} was cancelled")]
     CleanUpCancelled(ViewId),
     /// No request is under way that could be cancelled.
-    #[error("nothing of {0} is under way that could be cancelled")]
-    NothingToCancel(ProjectionName),
+    #[error("{}", nothing_text(.projection, .what))]
+    NothingToCancel {
+        /// The projection.
+        projection: ProjectionName,
+        /// The kind of request, if it was named.
+        what: Option<Cancel>,
+    },
     /// Several requests could be cancelled, and none was named.
     #[error("it is not clear what of {projection} is to be cancelled: {}", cancels_text(.of))]
     WhichToCancel {
@@ -398,6 +406,17 @@ fn halts_text(halts: &[Position]) -> String {
 fn codes_text(carried: &[u32]) -> String {
     let carried: Vec<_> = carried.iter().map(ToString::to_string).collect();
     if carried.is_empty() { "none of it".to_owned() } else { carried.join(", ") }
+}
+
+fn nothing_text(projection: &ProjectionName, what: &Option<Cancel>) -> String {
+    let kind = match what {
+        Some(Cancel::Flip) => "flip",
+        Some(Cancel::Rebuild) => "rebuild",
+        Some(Cancel::CleanUp) => "clean-up",
+        Some(Cancel::Replay) => "replay",
+        None => return format!("nothing of {projection} is under way that could be cancelled"),
+    };
+    format!("there is no {kind} of {projection} to cancel")
 }
 
 fn cancels_text(of: &[(Cancel, VersionId)]) -> String {

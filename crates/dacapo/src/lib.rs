@@ -107,7 +107,7 @@ pub mod operate {
     pub use crate::node::{
         Cancellation, Cancelled, CleanUp, CleanedUp, DeadLetter, Done, End, Examine, Flip, List, Listed, Operation,
         Order, ProjectionHandle, Rebuild, Rebuilt, Replay, ReplayFrom, ReplayReport, Request, Requested, SetAside,
-        Settle, VersionHandle,
+        Settle, Settled, VersionHandle,
     };
     pub use dacapo_model::{Cancel, EffectLetter, Letter, LetterKind, Wish};
     pub use dacapo_store::WhichLetters;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::*;
 use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
 use dacapo::journal::{AppendRefused, Filter, Revision};
-use dacapo::operate::{ReplayFrom, WhichLetters};
+use dacapo::operate::{Cancel, ReplayFrom, Settled, WhichLetters};
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::Clock;

@@ -6,12 +6,12 @@ use dacapo::Position;
 use dacapo::catalog::Phase;
 use dacapo::journal::StreamName;
 use dacapo::operate::WhichLetters;
-use dacapo::status::VersionStatus;
+use dacapo::status::{ProjectionStatus, VersionStatus};
 use dacapo_api::{
     ApiError, EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem,
     SetAsideRequest, SetAsideResponse, SettleRequest, SettleResponse, parse_projection, parse_version,
 };
-use dacapo_model::{ProjectionName, ViewId, WaitingOn};
+use dacapo_model::{ProjectionName, VersionId, ViewId, WaitingOn};
 
 use crate::limits::ANSWER_LETTERS;
 use crate::node::{NodeApi, asked, event_form, refused};
@@ -30,10 +30,11 @@ impl NodeApi {
         pause: bool,
     ) -> Result<PauseResponse, ApiError> {
         let paused = |version: &VersionStatus| version.waiting_on.contains(&WaitingOn::Paused);
-        let may = |version: &VersionStatus| version.phase.applies() && (!pause || !paused(version));
-        // A resume is meant for a paused version, if there is one.
-        let rather = |version: &VersionStatus| !pause && paused(version);
-        let view = self.which(projection, request.version, may, rather).await?;
+        let may = |version: &VersionStatus| version.phase.applies();
+        // It is meant for a version that it changes, if there is one.
+        let rather = |version: &VersionStatus| paused(version) != pause;
+        let key = request.asked.idempotency_key.as_deref();
+        let view = self.which(projection, request.version, key, |found| only(found, may, rather)).await?;
         let version = self.node().version(view.clone());
         let order = if pause { version.pause() } else { version.resume() };
         let ordered = order.requested_by(asked(request.asked)).await;
@@ -46,10 +47,7 @@ impl NodeApi {
         projection: &str,
         request: LettersRequest,
     ) -> Result<LettersResponse, ApiError> {
-        let view = match request.effects {
-            true => self.with_effects(projection, request.version).await?,
-            false => self.with_letters(projection, request.version).await?,
-        };
+        let view = self.which(projection, request.version, None, |found| with_some(found, request.effects)).await?;
         let most = request.limit.map_or(ANSWER_LETTERS, NonZeroU32::get) as usize;
         let most = most.min(dacapo_model::limits::LETTERS_READ_MAX);
         if request.effects {
@@ -104,7 +102,8 @@ impl NodeApi {
                 |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { position, .. } if *position == event);
             version.waiting_on.iter().any(there)
         };
-        let view = self.which(projection, request.version, applies, halts).await?;
+        let key = request.asked.idempotency_key.as_deref();
+        let view = self.which(projection, request.version, key, |found| only(found, applies, halts)).await?;
         let set_aside = self.node().version(view.clone()).set_aside(event);
         let requested = set_aside.requested_by(asked(request.asked)).await.map_err(refused)?;
         Ok(SetAsideResponse {
@@ -130,10 +129,8 @@ impl NodeApi {
                 return Err(problem.help("name one event by its position, or a stream, or all").invalid());
             }
         };
-        let view = match request.effects {
-            true => self.with_effects(projection, request.version).await?,
-            false => self.with_letters(projection, request.version).await?,
-        };
+        let key = request.asked.idempotency_key.as_deref();
+        let view = self.which(projection, request.version, key, |found| with_some(found, request.effects)).await?;
         let version = self.node().version(view.clone());
         let settle = match (settle, request.effects) {
             (Settle::Retry, false) => version.retry_letters(which),
@@ -141,73 +138,80 @@ impl NodeApi {
             (Settle::Retry, true) => version.retry_effects(which),
             (Settle::Drop, true) => version.drop_effects(which),
         };
-        let letters = settle.requested_by(asked(request.asked)).await.map_err(refused)?;
-        Ok(SettleResponse { projection: view.projection.to_string(), version: view.version.to_string(), letters })
+        let settled = settle.requested_by(asked(request.asked)).await.map_err(refused)?;
+        Ok(SettleResponse {
+            projection: view.projection.to_string(),
+            version: view.version.to_string(),
+            letters: settled.letters,
+            requested: settled.requested.position.map(Position::get),
+        })
     }
 
-    async fn with_letters(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
-        let applies = |version: &VersionStatus| version.phase.applies();
-        self.with_some(projection, version, applies, |version| version.letters > 0).await
-    }
-
-    /// Does the same with effects, which a version that is cleaned up may still owe.
-    async fn with_effects(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
-        let may = |version: &VersionStatus| version.phase.applies() || version.phase == Phase::CleaningUp;
-        let fails = |reason: &WaitingOn| matches!(reason, WaitingOn::Effect { .. } | WaitingOn::Effects { .. });
-        let some = |version: &VersionStatus| version.effects_aside > 0 || version.waiting_on.iter().any(fails);
-        self.with_some(projection, version, may, some).await
-    }
-
-    /// Returns the named version, or the only one that has some. If none has any, it returns the one that serves.
-    async fn with_some(
-        &self,
-        projection: &str,
-        version: Option<String>,
-        may: impl Fn(&VersionStatus) -> bool,
-        some: impl Fn(&VersionStatus) -> bool,
-    ) -> Result<ViewId, ApiError> {
-        if version.is_none() {
-            let status = self.node().status().await.map_err(refused)?;
-            let found = status.projections.iter().find(|found| found.name.as_str() == projection);
-            let has_some = |version: &VersionStatus| may(version) && some(version);
-            if let Some(found) = found.filter(|found| !found.versions.iter().any(has_some)) {
-                let newest = || found.versions.iter().rev().find(|version| may(version)).map(|found| found.version);
-                if let Some(version) = found.serving.or_else(newest) {
-                    return Ok(ViewId { projection: found.name.clone(), version });
-                }
-            }
-        }
-        self.which(projection, version, may, some).await
-    }
-
-    /// Returns the named version, or the only one for which the request is possible (`may`) and likely (`rather`). A
-    /// wrong guess here would change another version.
+    /// Returns the named version. If none is named, it returns the one that was chosen for the first request under this
+    /// idempotency key, or else the one that `choose` finds.
     async fn which(
         &self,
         projection: &str,
         version: Option<String>,
-        may: impl Fn(&VersionStatus) -> bool,
-        rather: impl Fn(&VersionStatus) -> bool,
+        key: Option<&str>,
+        choose: impl FnOnce(&ProjectionStatus) -> Result<VersionId, ApiError>,
     ) -> Result<ViewId, ApiError> {
         let projection: ProjectionName = parse_projection(projection)?;
         if let Some(version) = version {
             return Ok(ViewId { projection, version: parse_version(&version)? });
         }
+        // The status comes before the key. So what a first request under the key has changed is never in a status from
+        // which its repetition chooses.
         let status = self.node().status().await.map_err(refused)?;
+        if let Some(key) = key
+            && let Some(first) = self.node().version_under_key(key).await.map_err(refused)?
+        {
+            // The key of another projection is refused with the request.
+            return Ok(ViewId { projection, version: first.version });
+        }
         let Some(found) = status.projections.iter().find(|found| found.name == projection) else {
             let problem = Problem::new("no_such_projection", format!("there is no projection {projection}"));
             return Err(problem.help("`dacapo status` lists them").not_found());
         };
-        let candidates: Vec<_> = found.versions.iter().filter(|version| may(version)).collect();
-        let better: Vec<_> = candidates.iter().copied().filter(|version| rather(version)).collect();
-        match if better.is_empty() { &candidates[..] } else { &better[..] } {
-            [only] => Ok(ViewId { projection, version: only.version }),
-            several => {
-                let names: Vec<_> = several.iter().map(|version| version.version.to_string()).collect();
-                let message = format!("it is not clear which version of {projection} is meant");
-                let found = if names.is_empty() { "there is no candidate".to_owned() } else { names.join(", ") };
-                Err(Problem::new("which_version", message).found(found).help("name the version").refused())
-            }
+        let version = choose(found)?;
+        Ok(ViewId { projection, version })
+    }
+}
+
+/// Returns the only version that has letters of this kind. If none has any, it returns the one that serves.
+fn with_some(found: &ProjectionStatus, effects: bool) -> Result<VersionId, ApiError> {
+    // A version that is cleaned up may still owe effects.
+    let may = |version: &VersionStatus| version.phase.applies() || effects && version.phase == Phase::CleaningUp;
+    let fails = |reason: &WaitingOn| matches!(reason, WaitingOn::Effect { .. } | WaitingOn::Effects { .. });
+    let some = |version: &VersionStatus| match effects {
+        true => version.effects_aside > 0 || version.waiting_on.iter().any(fails),
+        false => version.letters > 0,
+    };
+    if !found.versions.iter().any(|version| may(version) && some(version)) {
+        let newest = || found.versions.iter().rev().find(|version| may(version)).map(|found| found.version);
+        if let Some(version) = found.serving.or_else(newest) {
+            return Ok(version);
+        }
+    }
+    only(found, may, some)
+}
+
+/// Returns the only version for which the request is possible (`may`) and likely (`rather`). A wrong guess here would
+/// change another version.
+fn only(
+    found: &ProjectionStatus,
+    may: impl Fn(&VersionStatus) -> bool,
+    rather: impl Fn(&VersionStatus) -> bool,
+) -> Result<VersionId, ApiError> {
+    let candidates: Vec<_> = found.versions.iter().filter(|version| may(version)).collect();
+    let better: Vec<_> = candidates.iter().copied().filter(|version| rather(version)).collect();
+    match if better.is_empty() { &candidates[..] } else { &better[..] } {
+        [only] => Ok(only.version),
+        several => {
+            let names: Vec<_> = several.iter().map(|version| version.version.to_string()).collect();
+            let message = format!("it is not clear which version of {} is meant", found.name);
+            let found = if names.is_empty() { "there is no candidate".to_owned() } else { names.join(", ") };
+            Err(Problem::new("which_version", message).found(found).help("name the version").refused())
         }
     }
 }

@@ -124,7 +124,7 @@ impl Api for NodeApi {
             Ok(RebuildResponse {
                 projection: requested.view.projection.to_string(),
                 version: requested.view.version.to_string(),
-                requested: requested.position.unwrap_or_default().get(),
+                requested: requested.position.map(Position::get),
                 discards: rebuilt.discards.iter().map(ToString::to_string).collect(),
             })
         })
@@ -157,7 +157,7 @@ impl Api for NodeApi {
             Ok(ReplayResponse {
                 projection: requested.view.projection.to_string(),
                 version: requested.view.version.to_string(),
-                requested: requested.position.unwrap_or_default().get(),
+                requested: requested.position.map(Position::get),
                 ended: position.is_some(),
                 position,
                 waiting_on: waiting_on.iter().map(Into::into).collect(),
@@ -179,7 +179,7 @@ impl Api for NodeApi {
             Ok(CleanUpResponse {
                 projection: view.projection.to_string(),
                 version: view.version.to_string(),
-                requested: requested.position.unwrap_or_default().get(),
+                requested: requested.position.map(Position::get),
             })
         })
         .await

@@ -236,7 +236,7 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     let (client, projection) = (&served.client, "balances");
     let rebuild = RebuildRequest { code: Some(3), from_copy: true, discard: true, asked: asked() };
     let rebuilt = client.rebuild(projection, rebuild).await.unwrap();
-    assert_eq!((rebuilt.version.as_str(), rebuilt.requested), ("v3.1", 1));
+    assert_eq!((rebuilt.version.as_str(), rebuilt.requested), ("v3.1", Some(1)));
     let waiting = FlipResponse {
         projection: projection.into(),
         kind: "flip".into(),

@@ -27,7 +27,7 @@ pub struct ReadRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
     /// Most events in the answer. The node has a limit of its own, in events and in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::form::limit", skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
     /// Time to wait for events if there are none yet, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ pub struct StreamsRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// Most streams in the answer. The node has a limit of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::form::limit", skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
 }
 

@@ -5,7 +5,7 @@
 //! the reason are not part of it, nor is the time that the caller waits. A request that names no version equals one
 //! that names the version which was found for it.
 
-use dacapo_model::{CatalogEvent, ProjectionName, VersionId};
+use dacapo_model::{CatalogEvent, ProjectionName, VersionId, ViewId};
 
 use super::CatalogEntry;
 
@@ -69,7 +69,7 @@ impl Request {
 
     /// Returns the request in the form that is stored with the resulting events.
     pub(crate) fn kept(&self, events: &[CatalogEvent]) -> Option<String> {
-        subject(events.iter()).map(|version| self.words(version))
+        subject(events.iter()).map(|view| self.words(view.version))
     }
 
     fn words(&self, version: VersionId) -> String {
@@ -81,7 +81,7 @@ impl Request {
     /// # Errors
     /// [`KeyReused`] if another request did.
     pub(crate) fn check(&self, key: &str, entries: &[CatalogEntry]) -> Result<(), KeyReused> {
-        let Some(version) = subject(entries.iter().map(|entry| &entry.event)) else { return Ok(()) };
+        let Some(version) = view_of(entries).map(|view| view.version) else { return Ok(()) };
         let before = match entries.iter().find_map(|entry| entry.request.clone()) {
             Some(kept) if kept == self.words(version) && self.which.allows(version) => return Ok(()),
             Some(kept) => kept,
@@ -108,10 +108,15 @@ impl Request {
     }
 }
 
+/// Returns the version that the request of these entries is about.
+pub(crate) fn view_of(entries: &[CatalogEntry]) -> Option<&ViewId> {
+    subject(entries.iter().map(|entry| &entry.event))
+}
+
 /// Returns the version that a request is about: the one that it schedules, or else the one that it changes first.
-fn subject<'a>(events: impl Iterator<Item = &'a CatalogEvent> + Clone) -> Option<VersionId> {
+fn subject<'a>(events: impl Iterator<Item = &'a CatalogEvent> + Clone) -> Option<&'a ViewId> {
     let scheduled = events.clone().find(|event| matches!(event, CatalogEvent::Scheduled { .. }));
-    scheduled.or_else(|| events.clone().next()).map(|event| event.view().version)
+    scheduled.or_else(|| events.clone().next()).map(CatalogEvent::view)
 }
 
 /// Returns the request that leads to such an event, if only one does.

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismatch, FlipKind, Phase, Reads, Stage};
 pub use keys::KeyReused;
-pub(crate) use keys::{Request, Which};
+pub(crate) use keys::{Request, Which, view_of};
 
 use crate::limits;
 use crate::world::World;
@@ -183,9 +183,8 @@ impl CatalogLog {
         entries
     }
 
-    /// Returns what was done before under the idempotency key of `asked`, for any request.
-    pub(crate) async fn under_key(&self, asked: &RequestedBy) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
-        let Some(key) = &asked.idempotency_key else { return Ok(None) };
+    /// Returns what was done before under an idempotency key, for any request.
+    pub(crate) async fn under_key(&self, key: &str) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
         in_time(async { Ok(self.folded.lock().await.keys.get(key).cloned()) }).await
     }
 

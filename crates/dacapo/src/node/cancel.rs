@@ -49,7 +49,10 @@ impl Node {
     ) -> Result<Cancelled, Error> {
         self.versions.catalog.refresh().await?;
         // If the kind is not named, it is the one that was found the first time.
-        let before = self.versions.catalog.under_key(&asked).await?.and_then(|entries| cancelled(self, &entries));
+        let before = match &asked.idempotency_key {
+            Some(key) => self.versions.catalog.under_key(key).await?.and_then(|entries| cancelled(self, &entries)),
+            None => None,
+        };
         let what = what.or(before.map(|before| before.what));
         let request = |what: Option<Cancel>| {
             let request = Request::new("cancel", projection, version);
@@ -83,15 +86,20 @@ impl Node {
     ) -> Result<(Cancel, VersionId), Error> {
         let catalog = self.versions.catalog.current();
         let state = catalog.projections.get(projection);
-        let none = || Error::from(NoTarget::NothingToCancel(projection.clone()));
+        let none = || Error::from(NoTarget::NothingToCancel { projection: projection.clone(), what });
         let state = state.ok_or_else(|| self.unknown_or(projection, none))?;
         version.map_or(Ok(()), |version| self.known_version(projection, version))?;
         let wanted = |(is, of): &(Cancel, VersionId)| {
             what.is_none_or(|what| what == *is) && version.is_none_or(|version| version == *of)
         };
         let found: Vec<_> = state.cancellable().into_iter().filter(wanted).collect();
-        let comes = state.flips_next().filter(|_| what == Some(Cancel::Flip));
-        match (&found[..], what, version.or(comes).or(state.serving)) {
+        // If it is too late, the catalog says so about the version that it is too late for.
+        let late = match what {
+            Some(Cancel::Flip) => state.flips_next().or(state.serving),
+            Some(Cancel::CleanUp) => state.cleaned_up(),
+            _ => state.serving,
+        };
+        match (&found[..], what, version.or(late)) {
             ([only], ..) => Ok(*only),
             // The catalog gives the reason.
             ([], Some(what), Some(version)) => Ok((what, version)),

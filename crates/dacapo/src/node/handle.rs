@@ -252,8 +252,8 @@ impl VersionHandle {
         List::new(self)
     }
 
-    /// Retries events that were set aside, in the order of their streams, and returns their number. It happens soon,
-    /// possibly after this has returned; for a paused version, once it is resumed.
+    /// Retries events that were set aside, in the order of their streams. It happens soon, possibly after this has
+    /// returned; for a paused version, once it is resumed. [`Settled`](super::Settled) has their number.
     ///
     /// A letter whose event is applied is removed. A letter whose event is refused again stays, with one more attempt.
     /// If the order matters, later letters of its stream then stay as they were, without a retry. Events of these
@@ -266,9 +266,9 @@ impl VersionHandle {
         self.settles(LettersOf::Events, which, Wish::Retry)
     }
 
-    /// Gives up events that were set aside, so that the view stays without them, and returns their number. Later events
-    /// of their streams that were set aside stay so until they are retried. It happens soon, possibly after this has
-    /// returned; for a paused version, once it is resumed.
+    /// Gives up events that were set aside, so that the view stays without them. Later events of their streams that
+    /// were set aside stay so until they are retried. It happens soon, possibly after this has returned; for a paused
+    /// version, once it is resumed.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).
@@ -297,7 +297,7 @@ impl VersionHandle {
         List::new(self)
     }
 
-    /// Retries effects at once, and returns their number. An effect that was set aside is made before the waiting
+    /// Retries effects at once. An effect that was set aside is made before the waiting
     /// effects of its stream, and after those that were made meanwhile.
     ///
     /// # Errors
@@ -306,7 +306,7 @@ impl VersionHandle {
         self.settles(LettersOf::Effects, which, Wish::Retry)
     }
 
-    /// Gives up failed effects, and returns their number. They are not made any more, except if a try is under way now.
+    /// Gives up failed effects. They are not made any more, except if a try is under way now.
     /// The later effects of their streams are made. The effect of one named event, and all effects of a version that is
     /// being cleaned up, are given up even if they were never tried.
     ///

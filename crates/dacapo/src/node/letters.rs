@@ -113,7 +113,17 @@ impl Listed for EffectLetter {
     }
 }
 
-/// A decision about dead letters or effects. Once it is recorded, it returns their number.
+/// A decision about dead letters or effects that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The version, and the position of the decision in the catalog; no position if there was nothing to decide about,
+    /// and no idempotency key to keep.
+    pub requested: Requested,
+    /// The number of letters that the decision is about; `None` if the request is repeated under its idempotency key.
+    pub letters: Option<u64>,
+}
+
+/// A decision about dead letters or effects; see [`VersionHandle::retry_letters`].
 pub struct Settle {
     pub(super) view: ViewId,
     pub(super) of: LettersOf,
@@ -122,20 +132,138 @@ pub struct Settle {
 }
 
 impl Operation for Settle {
-    type Recorded = u64;
+    type Recorded = Settled;
 
-    async fn record(self, node: Node, by: RequestedBy) -> Result<u64, Error> {
-        let Self { view, of, which, wish } = self;
-        match of {
-            LettersOf::Effects => node.decide_effects(&view, &which, wish, &by).await,
-            LettersOf::Events => {
-                let open = node.with_letters(&view)?;
-                if wish == Wish::Retry {
-                    is_next(&open, &which).await?;
+    async fn record(self, node: Node, by: RequestedBy) -> Result<Settled, Error> {
+        let before = node.repeated(&by, &self.request()).await?;
+        match before {
+            Some(requested) => {
+                if !self.is_over(&node) {
+                    self.decide(&node, &by, true).await?;
                 }
-                node.wish(&open, &which, wish, &by).await
+                Ok(Settled { requested, letters: None })
+            }
+            None => {
+                let (position, letters) = self.decide(&node, &by, false).await?;
+                Ok(Settled { requested: Requested::new(&node, self.view, position), letters: Some(letters) })
             }
         }
+    }
+}
+
+impl Settle {
+    /// Returns the request in the form that is stored with its key.
+    fn request(&self) -> Request {
+        let act = match (self.wish, self.of) {
+            (Wish::Retry, LettersOf::Events) => "letters-retry",
+            (Wish::Retry, LettersOf::Effects) => "effects-retry",
+            (Wish::Drop, LettersOf::Events) => "letters-drop",
+            (Wish::Drop, LettersOf::Effects) => "effects-drop",
+        };
+        Request::new(act, &self.view.projection, Which::Version(self.view.version)).with(selected(&self.which))
+    }
+
+    /// Returns true if the version has nothing left that a repeated request could complete.
+    fn is_over(&self, node: &Node) -> bool {
+        let catalog = node.versions.catalog.current();
+        catalog.version(&self.view).is_none_or(|state| match self.of {
+            LettersOf::Events => !state.phase.applies(),
+            LettersOf::Effects => state.phase == Phase::Obsolete,
+        })
+    }
+
+    /// Records the decision and carries it out. Returns its position and the number of letters. A request that
+    /// `is_known` completes what is not done yet, but only for what was there before the first request.
+    async fn decide(&self, node: &Node, by: &RequestedBy, is_known: bool) -> Result<(Option<Position>, u64), Error> {
+        if let WhichLetters::One(position) = self.which {
+            node.versions.check_seen(position).await?;
+        }
+        match self.of {
+            LettersOf::Effects => self.decide_effects(node, by, is_known).await,
+            LettersOf::Events => {
+                let open = node.with_letters(&self.view)?;
+                if self.wish == Wish::Retry && !is_known {
+                    is_next(&open, &self.which).await?;
+                }
+                self.wish(node, &open, by, is_known).await
+            }
+        }
+    }
+
+    async fn decide_effects(
+        &self,
+        node: &Node,
+        by: &RequestedBy,
+        is_known: bool,
+    ) -> Result<(Option<Position>, u64), Error> {
+        let Self { view, which, wish, .. } = self;
+        let (stored, phase) = node.with_outbox(view).await?;
+        let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
+        // If there are none, only the key is recorded, if there is one.
+        if !is_known && by.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
+            return Ok((None, 0));
+        }
+        let (through, _) = self.recorded(node, by).await?;
+        let selected = selected(which);
+        let which = WhichEffects { which: which.clone(), through, untried };
+        let decided = stored.decide_effects(&which, *wish).await?;
+        let RequestedBy { actor, reason, .. } = by;
+        tracing::info!(%view, which = selected, ?wish, effects = decided, actor, reason, "effects were decided about");
+        Ok((Some(through), decided))
+    }
+
+    /// Records the requester and the reason in the catalog, and returns the position and the time. Nothing is done
+    /// before it is recorded.
+    async fn recorded(&self, node: &Node, by: &RequestedBy) -> Result<(Position, Timestamp), Error> {
+        let Self { view, of, which, wish } = self;
+        let command = CatalogCommand::DecideLetters { view: view.clone(), of: *of, which: which.clone(), wish: *wish };
+        let entries = Arc::clone(&node.versions.catalog).change_for(self.request(), command, by.clone()).await?;
+        let first = entries.first().map(|entry| (entry.position, entry.recorded));
+        Ok(first.unwrap_or((Position::START, Timestamp::from_micros(0))))
+    }
+
+    async fn wish(
+        &self,
+        node: &Node,
+        open: &OpenVersion,
+        by: &RequestedBy,
+        is_known: bool,
+    ) -> Result<(Option<Position>, u64), Error> {
+        let Self { which, wish, .. } = self;
+        let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
+        let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
+        let meant: Vec<(Position, Timestamp)> = meant.map(|letter| (letter.position, letter.recorded)).collect();
+        // If there are none, only the key is recorded, if there is one.
+        if meant.is_empty() && !is_known && by.idempotency_key.is_none() {
+            return Ok((None, 0));
+        }
+        let (through, decided) = self.recorded(node, by).await?;
+        let wishing = async {
+            if !is_known {
+                return open.view.wish(which, Some(*wish)).await;
+            }
+            let mut wished = 0;
+            let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
+            for (position, _) in were_aside {
+                wished += open.view.wish(&WhichLetters::One(position), Some(*wish)).await?;
+            }
+            Ok(wished)
+        };
+        let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
+        // This happens after an error, too: the decision may be recorded although the answer was lost.
+        open.commands.wished();
+        // Another processor, with corrected code, may have replaced its processor meanwhile.
+        if let Some(now) = node.versions.open_version(&open.id) {
+            now.commands.wished();
+        }
+        let Ok(wished) = wished else {
+            let what = format!("the decision about dead letters of {} is not recorded", open.id);
+            let waiting_on = open.told();
+            return Err(Error::TimedOut { what, waited: limits::REQUEST_TIME_MAX, waiting_on });
+        };
+        let (wished, RequestedBy { actor, reason, .. }) = (wished?, by);
+        tracing::info!(view = %open.id, which = selected(which), ?wish, events = wished, actor, reason, "dead letters were asked for");
+        Ok((Some(through), wished))
     }
 }
 
@@ -169,14 +297,13 @@ impl Operation for SetAside {
 
     async fn record(self, node: Node, by: RequestedBy) -> Result<Requested, Error> {
         let Self { view, event } = self;
-        node.versions.catalog.refresh().await?;
-        node.versions.check_seen(event).await?;
-        let open = node.with_letters(&view)?;
         let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
         let request = request.with(format_args!("event {event}"));
         if let Some(requested) = node.repeated(&by, &request).await? {
             return Ok(requested);
         }
+        node.versions.check_seen(event).await?;
+        let open = node.with_letters(&view)?;
         let before = Position::new(event.get().saturating_sub(1));
         let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
         let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
@@ -196,104 +323,6 @@ impl Operation for SetAside {
 }
 
 impl Node {
-    async fn decide_effects(
-        &self,
-        view: &ViewId,
-        which: &WhichLetters,
-        wish: Wish,
-        asked: &RequestedBy,
-    ) -> Result<u64, Error> {
-        self.versions.catalog.refresh().await?;
-        if let WhichLetters::One(position) = which {
-            self.versions.check_seen(*position).await?;
-        }
-        let (stored, phase) = self.with_outbox(view).await?;
-        let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
-        let request = settling(view, LettersOf::Effects, which, wish);
-        let is_known = self.versions.catalog.repeated(asked, &request).await?.is_some();
-        // If there are none, only the key is recorded, if there is one.
-        if !is_known && asked.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
-            return Ok(0);
-        }
-        // A repeated request under the same key completes what is not done yet, but only for events before the first
-        // request.
-        let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
-        let selected = selected(which);
-        let which = WhichEffects { which: which.clone(), through, untried };
-        let decided = stored.decide_effects(&which, wish).await?;
-        let RequestedBy { actor, reason, .. } = asked;
-        tracing::info!(%view, which = selected, ?wish, effects = decided, actor, reason, "effects were decided about");
-        Ok(decided)
-    }
-
-    /// Records the requester and the reason in the catalog, and returns the position and the time. Nothing is done
-    /// before it is recorded.
-    async fn decided(
-        &self,
-        view: &ViewId,
-        of: LettersOf,
-        which: &WhichLetters,
-        wish: Wish,
-        asked: &RequestedBy,
-    ) -> Result<(Position, Timestamp), Error> {
-        let command = CatalogCommand::DecideLetters { view: view.clone(), of, which: which.clone(), wish };
-        let request = settling(view, of, which, wish);
-        let entries = Arc::clone(&self.versions.catalog).change_for(request, command, asked.clone()).await?;
-        let first = entries.first().map(|entry| (entry.position, entry.recorded));
-        Ok(first.unwrap_or((Position::START, Timestamp::from_micros(0))))
-    }
-
-    async fn wish(
-        &self,
-        open: &OpenVersion,
-        which: &WhichLetters,
-        wish: Wish,
-        asked: &RequestedBy,
-    ) -> Result<u64, Error> {
-        self.versions.catalog.refresh().await?;
-        if let WhichLetters::One(position) = which {
-            self.versions.check_seen(*position).await?;
-        }
-        let request = settling(&open.id, LettersOf::Events, which, wish);
-        let is_known = self.versions.catalog.repeated(asked, &request).await?.is_some();
-        let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
-        let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
-        let meant: Vec<(Position, Timestamp)> = meant.map(|letter| (letter.position, letter.recorded)).collect();
-        // If there are none, only the key is recorded, if there is one.
-        if meant.is_empty() && !is_known && asked.idempotency_key.is_none() {
-            return Ok(0);
-        }
-        let (through, decided) = self.decided(&open.id, LettersOf::Events, which, wish, asked).await?;
-        let wishing = async {
-            if !is_known {
-                return open.view.wish(which, Some(wish)).await;
-            }
-            // A repeated request under the same key completes what is not done yet, but only for events that were set
-            // aside before the first request.
-            let mut wished = 0;
-            let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
-            for (position, _) in were_aside {
-                wished += open.view.wish(&WhichLetters::One(position), Some(wish)).await?;
-            }
-            Ok(wished)
-        };
-        let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
-        // This happens after an error, too: the decision may be recorded although the answer was lost.
-        open.commands.wished();
-        // Another processor, with corrected code, may have replaced its processor meanwhile.
-        if let Some(now) = self.versions.open_version(&open.id) {
-            now.commands.wished();
-        }
-        let Ok(wished) = wished else {
-            let what = format!("the decision about dead letters of {} is not recorded", open.id);
-            let waiting_on = open.told();
-            return Err(Error::TimedOut { what, waited: limits::REQUEST_TIME_MAX, waiting_on });
-        };
-        let (wished, RequestedBy { actor, reason, .. }) = (wished?, asked);
-        tracing::info!(view = %open.id, which = selected(which), ?wish, events = wished, actor, reason, "dead letters were asked for");
-        Ok(wished)
-    }
-
     /// Returns the view of a version, open on this node or not, and its phase.
     async fn with_outbox(&self, view: &ViewId) -> Result<(Arc<dyn dacapo_store::View>, Phase), Error> {
         let phase = self.known(view)?;
@@ -331,26 +360,6 @@ impl Node {
     }
 }
 
-/// Returns the request about letters in the form that is stored with its key.
-fn settling(view: &ViewId, of: LettersOf, which: &WhichLetters, wish: Wish) -> Request {
-    let act = match (wish, of) {
-        (Wish::Retry, LettersOf::Events) => "letters-retry",
-        (Wish::Retry, LettersOf::Effects) => "effects-retry",
-        (Wish::Drop, LettersOf::Events) => "letters-drop",
-        (Wish::Drop, LettersOf::Effects) => "effects-drop",
-    };
-    Request::new(act, &view.projection, Which::Version(view.version)).with(selected(which))
-}
-
-/// Returns a selection in words. They are stored with the key of a request, so they never change.
-fn selected(which: &WhichLetters) -> String {
-    match which {
-        WhichLetters::One(position) => format!("of event {position}"),
-        WhichLetters::Stream(stream) => format!("of stream {stream}"),
-        WhichLetters::All => "all".to_owned(),
-    }
-}
-
 /// Returns true if one of the requested effects exists.
 async fn has_effects(view: &dyn dacapo_store::View, which: &WhichLetters, untried: bool) -> Result<bool, StoreError> {
     let mut after = 0;
@@ -362,5 +371,14 @@ async fn has_effects(view: &dyn dacapo_store::View, which: &WhichLetters, untrie
         if effects.into_iter().any(|effect| which.has(effect.position, &effect.stream)) {
             return Ok(true);
         }
+    }
+}
+
+/// Returns a selection in words. They are stored with the key of a request, so they never change.
+fn selected(which: &WhichLetters) -> String {
+    match which {
+        WhichLetters::One(position) => format!("of event {position}"),
+        WhichLetters::Stream(stream) => format!("of stream {stream}"),
+        WhichLetters::All => "all".to_owned(),
     }
 }

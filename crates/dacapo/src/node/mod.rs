@@ -31,7 +31,7 @@ use crate::versions::Versions;
 pub use builder::NodeBuilder;
 pub use cancel::{Cancellation, Cancelled};
 pub use handle::{ProjectionHandle, VersionHandle};
-pub use letters::{DeadLetter, List, Listed, SetAside, Settle};
+pub use letters::{DeadLetter, List, Listed, SetAside, Settle, Settled};
 pub use operate::{CleanUp, Examine, Flip, Order, Rebuild, Rebuilt};
 pub use replay::{Replay, ReplayFrom, ReplayReport};
 pub use request::{Done, End, Operation, Request, Requested};
@@ -102,6 +102,17 @@ impl Node {
     /// Returns a version by its projection and its number, as status and catalog name it, for operations.
     pub fn version(&self, view: ViewId) -> VersionHandle {
         VersionHandle { node: self.clone(), view }
+    }
+
+    /// Returns the version that was chosen for an earlier request under this idempotency key, or that it named; `None`
+    /// if the key is new. A request that is repeated without a version means that version, whatever has changed since.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the journal cannot be read.
+    pub async fn version_under_key(&self, key: &str) -> Result<Option<ViewId>, Error> {
+        self.versions.catalog.refresh().await?;
+        let entries = self.versions.catalog.under_key(key).await?;
+        Ok(entries.as_deref().and_then(catalog::view_of).cloned())
     }
 
     /// Runs one more version, as if the node had been started with it. It replaces code of the same version that the

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dacapo_model::rebuild::Code;
-use dacapo_model::{CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, ProjectionName, VersionId, ViewId, limits};
+use dacapo_model::{
+    CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, Phase, ProjectionName, VersionId, ViewId, limits,
+};
 
 use super::request::{Done, Operation, Request as Asking, Requested};
 use super::wait::CleanedUp;
@@ -174,7 +176,10 @@ impl Operation for Examine {
         let Self { projection, version, waives } = self;
         let request = Request::new(if waives { "waive" } else { "verify" }, &projection, version);
         let find = |by: &RequestedBy| {
-            let view = node.verification_of(&projection, version)?.view;
+            let Verification { view, phase, .. } = node.verification_of(&projection, version)?;
+            if version.is_none() && phase != Phase::Initializing {
+                return Err(NoTarget::NothingBuilt(projection.clone()).into());
+            }
             if !waives {
                 return Ok((view.clone(), CatalogCommand::RequestVerification(view)));
             }

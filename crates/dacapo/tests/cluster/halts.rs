@@ -46,7 +46,7 @@ async fn events_that_are_set_aside_are_retried_by_whoever_has_their_segment_whic
     }
     assert_eq!(ask(&two, "ledger-1", last).await, (0, 0));
     behaviour.refuse.store(false, Ordering::SeqCst);
-    assert_eq!(one.version(view("v1.1")).retry_letters(WhichLetters::All).by("test").await.unwrap(), 32);
+    assert_eq!(one.version(view("v1.1")).retry_letters(WhichLetters::All).by("test").await.unwrap().letters, Some(32));
     let applied = async {
         while rows(&one, last).await.unwrap().2.len() < 32 {
             tokio::task::yield_now().await;

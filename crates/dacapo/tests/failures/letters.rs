@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
-use dacapo::operate::{LetterKind, WhichLetters};
+use dacapo::operate::{LetterKind, Settled, WhichLetters};
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::WaitingOn;
 use dacapo::{Error, ExpectedRevision, Node, Options, Position, limits};
@@ -46,7 +46,10 @@ async fn a_dead_letter_holds_back_the_rest_of_its_stream_and_nothing_else() {
     assert!(matches!(error, Error::Behind { .. }), "{error}");
     assert!(error.to_string().contains(&format!("for event {doubted}")), "{error}");
     let ledger_3 = WhichLetters::Stream("ledger-3".try_into().unwrap());
-    assert_eq!(node.version(view("v1.1")).retry_letters(ledger_3.clone()).requested_by(by_test()).await.unwrap(), 3);
+    assert_eq!(
+        node.version(view("v1.1")).retry_letters(ledger_3.clone()).requested_by(by_test()).await.unwrap().letters,
+        Some(3)
+    );
     until_attempts(&node, 3).await;
     expected[0].2 = 3;
     assert_eq!(letters(&node, "v1.1").await, expected);
@@ -90,8 +93,13 @@ async fn policies_are_set_apart_for_building_and_for_serving() {
     check_counts_now(&node, "v1.1").await;
 
     assert_eq!(
-        node.version(view("v1.1")).drop_letters(WhichLetters::One(served)).requested_by(by_test()).await.unwrap(),
-        1
+        node.version(view("v1.1"))
+            .drop_letters(WhichLetters::One(served))
+            .requested_by(by_test())
+            .await
+            .unwrap()
+            .letters,
+        Some(1)
     );
     until_letters(&node, "v1.1", 1).await;
     let add_behind = add(&node, "ledger-3", 1).await;
@@ -196,7 +204,10 @@ async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
     let (there, released) = doubt_slowly(&version_1, Act::Refuse);
     node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_set(&there).await;
-    assert_eq!(node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(by_test()).await.unwrap(), 1);
+    assert_eq!(
+        node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(by_test()).await.unwrap().letters,
+        Some(1)
+    );
     released.store(true, Ordering::SeqCst);
     until_letters(&node, "v1.1", 0).await;
     node.shutdown().await;
@@ -271,22 +282,19 @@ async fn dropping_dead_letters_is_in_the_history_and_is_done_once_under_its_key(
     doubt(&node, "ledger-3", 5).await;
     until_letters(&node, "v1.1", 1).await;
     let asked = RequestedBy { idempotency_key: Some("k".into()), ..RequestedBy::by("ana").because("a test account") };
-    assert_eq!(
-        node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(asked.clone()).await.unwrap(),
-        1
-    );
+    let drop = || node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(asked.clone());
+    let first = drop().await.unwrap();
+    assert_eq!(first.letters, Some(1));
     until_letters(&node, "v1.1", 0).await;
     let later = doubt(&node, "ledger-3", 6).await;
     until_letters(&node, "v1.1", 1).await;
-    assert_eq!(
-        node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(asked.clone()).await.unwrap(),
-        0,
-        "that came later"
-    );
-    assert_eq!(letters(&node, "v1.1").await, [(later.get(), LetterKind::Refused, 2)]);
+    assert_eq!(drop().await.unwrap(), Settled { letters: None, ..first.clone() }, "the same request, without a number");
+    assert_eq!(letters(&node, "v1.1").await, [(later.get(), LetterKind::Refused, 2)], "that came later");
     let history = node.history().await.unwrap();
     let decided = history.iter().filter(|entry| matches!(entry.event, CatalogEvent::LettersDecided { .. }));
-    let decided: Vec<_> = decided.map(|entry| (entry.asked.actor.as_str(), entry.asked.reason.as_deref())).collect();
-    assert_eq!(decided, [("ana", Some("a test account"))]);
+    let decided: Vec<_> = decided
+        .map(|entry| (Some(entry.position), entry.asked.actor.as_str(), entry.asked.reason.as_deref()))
+        .collect();
+    assert_eq!(decided, [(first.requested.position, "ana", Some("a test account"))]);
     node.shutdown().await;
 }

@@ -123,8 +123,14 @@ async fn a_key_belongs_to_its_request_also_where_there_was_nothing_to_do() {
         None,
         "it is paused"
     );
-    assert_eq!(node.version(view("v1.1")).drop_letters(all.clone()).requested_by(asked("drop")).await.unwrap(), 0);
-    assert_eq!(node.version(view("v1.1")).drop_effects(all.clone()).requested_by(asked("effects")).await.unwrap(), 0);
+    assert_eq!(
+        node.version(view("v1.1")).drop_letters(all.clone()).requested_by(asked("drop")).await.unwrap().letters,
+        Some(0)
+    );
+    assert_eq!(
+        node.version(view("v1.1")).drop_effects(all.clone()).requested_by(asked("effects")).await.unwrap().letters,
+        Some(0)
+    );
     node.version(view("v1.1")).resume().requested_by(plain()).await.unwrap();
     node.projection(&name).unwrap().rebuild().requested_by(plain()).await.unwrap();
     ready_or_past(&node, "v1.2").await;
@@ -136,10 +142,13 @@ async fn a_key_belongs_to_its_request_also_where_there_was_nothing_to_do() {
         let node = if round == 0 { node.clone() } else { start().await.unwrap() };
         assert_eq!(node.projection(&name).unwrap().version(v1).flip().requested_by(asked("flip")).await.unwrap(), flip);
         assert_eq!(node.version(view("v1.1")).pause().requested_by(asked("pause")).await.unwrap().position, None);
-        assert_eq!(node.version(view("v1.1")).drop_letters(all.clone()).requested_by(asked("drop")).await.unwrap(), 0);
         assert_eq!(
-            node.version(view("v1.1")).drop_effects(all.clone()).requested_by(asked("effects")).await.unwrap(),
-            0
+            node.version(view("v1.1")).drop_letters(all.clone()).requested_by(asked("drop")).await.unwrap().letters,
+            None
+        );
+        assert_eq!(
+            node.version(view("v1.1")).drop_effects(all.clone()).requested_by(asked("effects")).await.unwrap().letters,
+            None
         );
         for key in ["flip", "pause", "drop", "effects"] {
             let other = node.version(view("v1.1")).resume().requested_by(asked(key)).await.unwrap_err();
@@ -149,4 +158,45 @@ async fn a_key_belongs_to_its_request_also_where_there_was_nothing_to_do() {
         assert_eq!(serving_version(&node), version("v1.2"));
         node.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_no_version_that_the_request_did_not_name() {
+    let node = Scenario::new().serving(v1()).start().await;
+    let totals = node.projection(totals()).unwrap();
+    for (what, message) in [
+        (Some(Cancel::CleanUp), "there is no clean-up of totals to cancel"),
+        (None, "nothing of totals is under way that could be cancelled"),
+    ] {
+        assert_eq!(totals.cancel(what).by("ann").await.unwrap_err().to_string(), message);
+    }
+    let message = "no version of totals can be verified or waived, since none is being built: ask for a rebuild";
+    assert_eq!(totals.verify_again().by("ann").await.unwrap_err().to_string(), message);
+    assert_eq!(totals.waive().by("ann").because("it is fine").await.unwrap_err().to_string(), message);
+    node.shutdown().await;
+}
+
+/// The first answer does not depend on what the version has become since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_about_letters_is_answered_under_its_key_after_its_version_is_gone() {
+    let node = Scenario::new().serving(v1()).start().await;
+    let asked = |key: &str| RequestedBy { idempotency_key: Some(key.into()), ..RequestedBy::by("ann") };
+    let v1 = node.version(view("v1.1"));
+    let ask_all = async || {
+        let events = v1.drop_letters(WhichLetters::All).requested_by(asked("events")).await.unwrap();
+        let effects = v1.retry_effects(WhichLetters::All).requested_by(asked("effects")).await.unwrap();
+        [events, effects]
+    };
+    let first = ask_all().await;
+    assert!(first.iter().all(|first| first.letters == Some(0) && first.requested.position.is_some()), "{first:?}");
+    let built = node.projection(totals()).unwrap().rebuild().by("ann").await.unwrap();
+    ready_or_past(&node, "v1.2").await;
+    node.version(built.view().clone()).flip().by("ann").await.unwrap().done().within(WAIT_MAX).await.unwrap();
+    v1.clean_up().by("ann").await.unwrap().done().within(WAIT_MAX).await.unwrap();
+    let before = node.history().await.unwrap();
+    assert_eq!(ask_all().await, first.map(|first| Settled { letters: None, ..first }));
+    assert_eq!(node.history().await.unwrap(), before, "nothing was done");
+    assert_eq!(node.version_under_key("events").await.unwrap(), Some(view("v1.1")));
+    assert_eq!(node.version_under_key("another").await.unwrap(), None);
+    node.shutdown().await;
 }

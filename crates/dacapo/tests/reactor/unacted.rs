@@ -35,7 +35,7 @@ async fn effects_that_nothing_acts_on_any_more_are_told_until_somebody_drops_the
     node.version(view("v1.1")).clean_up().by("ana").await.unwrap();
     let cleaned = |found: VersionStatus| found.phase == Phase::CleaningUp && told(&found);
     until(&node, "its clean-up waits and says for what", |status| of(status).is_some_and(cleaned)).await;
-    assert_eq!(node.version(view("v1.1")).drop_effects(WhichLetters::All).by("ana").await.unwrap(), 1);
+    assert_eq!(node.version(view("v1.1")).drop_effects(WhichLetters::All).by("ana").await.unwrap().letters, Some(1));
     phase(&node, "v1.1", Phase::Obsolete).await;
     node.shutdown().await;
 }

@@ -191,8 +191,9 @@ async fn letters_are_those_of_the_state_whose_rows_are_compared() {
             .retry_letters(WhichLetters::All)
             .requested_by(asked("it is no doubt"))
             .await
-            .unwrap(),
-        1
+            .unwrap()
+            .letters,
+        Some(1)
     );
     until(&node, "the event is applied", |status| {
         status.projections[0].versions.iter().all(|found| found.letters == 0)

@@ -312,6 +312,11 @@ impl ProjectionState {
         flip.into_iter().chain(self.versions.iter().flat_map(of_version)).collect()
     }
 
+    /// Returns the newest version that is being cleaned up.
+    pub fn cleaned_up(&self) -> Option<VersionId> {
+        self.versions.iter().rev().find(|(_, state)| state.phase == Phase::CleaningUp).map(|(id, _)| *id)
+    }
+
     /// Returns the version that a plain `flip` moves to: the newest one above the serving one that is being built or
     /// stands by.
     pub fn flip_target(&self) -> Option<VersionId> {

@@ -154,7 +154,7 @@ impl Cluster {
                 let request = SettleRequest { all: true, ..SettleRequest::default() };
                 let retried = taken(of, async || api.retry_letters(of, request.clone()).await).await;
                 process.kill();
-                assert_eq!(retried.letters, 1);
+                assert_eq!(retried.letters, Some(1));
                 seen.until_sum(30).await;
             }
             other => panic!("what does {other} do?"),

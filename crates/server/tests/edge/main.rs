@@ -3,6 +3,7 @@
 mod connections;
 mod hangs;
 mod hosts;
+mod keys;
 mod letters;
 mod proxies;
 mod reads;

@@ -183,7 +183,11 @@ async fn a_query_that_can_be_read_in_several_ways_is_refused_by_name() {
     let served = Served::start().await;
     let url = |path: &str| format!("{}{}", served.url, path.replace("{projection}", "balances"));
     for path in [paths::read, paths::streams, paths::phases, paths::letters] {
-        refused(served.http().get(format!("{}?limit=0", url(path))), "unprocessable", "limit").await;
+        for beyond in ["0", "4294967296"] {
+            let request = served.http().get(format!("{}?limit={beyond}", url(path)));
+            let problem = refused(request, "unprocessable", "limit").await;
+            assert!(problem.message.contains("a number between 1 and 4294967295"), "{}", problem.message);
+        }
     }
     for odd in ["%ff", "%c3", "%c3&after=%a9", "a%zz", "a%4", "%", "a,b", "a,,b", ","] {
         let odd = format!("{}?types={odd}", url(paths::read));
