@@ -25,8 +25,8 @@ impl BackOff {
         self.after(self.pauses)
     }
 
-    /// Counts a failure, and returns the pause after it, shortened by up to a half as `random` says. So two nodes that failed at
-    /// the same time do not try again at the same time. All values of `random` must be equally likely.
+    /// Counts a failure, and returns the pause after it, shortened by up to a half as `random` says. So two nodes that
+    /// failed at the same time do not retry at the same time. All values of `random` must be equally likely.
     pub fn pause_at_random(&mut self, random: u64) -> Duration {
         let half = self.pause() / 2;
         // Half of the random bits are exact enough, and the product fits.

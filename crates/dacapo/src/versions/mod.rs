@@ -192,7 +192,7 @@ impl Versions {
         }
     }
 
-    /// The position below which no reader is answered from the serving version of `projection` (I-7).
+    /// Returns the position below which no reader is answered from the serving version of `projection` (I-7).
     pub(crate) fn floor_of(&self, projection: &ProjectionState) -> Position {
         self.floor.max(projection.evidence)
     }
