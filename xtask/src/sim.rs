@@ -62,6 +62,11 @@ impl Run {
         line.split(' ').nth(3).map(str::to_owned)
     }
 
+    /// Returns true if it was ended because it took too long: `timeout` exits with 124 then.
+    fn is_cut_off(&self) -> bool {
+        self.output.status.code() == Some(124)
+    }
+
     fn violates(&self, invariants: &[String]) -> Option<String> {
         let text = self.text();
         let of =
@@ -215,9 +220,13 @@ fn find_all(faults: &[Fault], most: u64) -> Result<(BTreeMap<String, u64>, Vec<S
 fn find(program: &Path, fault: &Fault, first: Option<u64>, most: u64) -> Result<u64, String> {
     let Fault { name, breaks, .. } = fault;
     for seed in first.into_iter().chain((1..=most).filter(|seed| Some(*seed) != first)) {
-        if let Some(text) = simulate(program, seed, Some(name), &[])?.violates(breaks) {
+        let run = simulate(program, seed, Some(name), &[])?;
+        if let Some(text) = run.violates(breaks) {
             say(&format!("{name}: found by seed {seed}: {text}"));
             return Ok(seed);
+        }
+        if run.is_cut_off() {
+            say(&format!("{name}: seed {seed} did not end within {SEED_SECONDS_MAX} s, so it says nothing"));
         }
     }
     Err(format!("{name}: planted and not found within {most} seeds"))
