@@ -10,6 +10,7 @@ mod lengths;
 mod limits;
 mod planted;
 mod readme;
+mod registry;
 mod sim;
 mod words;
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::planted::{self, Fault, SEEDS as NOTED};
-use crate::{Done, cargo, root, say, target};
+use crate::{Done, cargo, registry, root, say, target};
 
 /// How many seeds are run, from 1 on.
 const SEEDS: u64 = 300;
@@ -105,15 +105,19 @@ fn build() -> Result<PathBuf, String> {
 }
 
 /// Builds one program with all faults, from a copy of the tree. In the folder of the plain one, cargo would take the
-/// crates of the copy for those of the tree, since it knows both by their paths from the root of their workspace.
+/// crates of the copy for those of the tree, since it knows both by their paths from the root of their workspace. The
+/// crates of the registry are the same in both, so the copy gets those that the plain program was built with.
 fn build_planted(faults: &[Fault]) -> Result<PathBuf, String> {
+    let plain = build()?;
     let planted = target()?.join("planted");
     let (tree, built) = (planted.join("tree"), planted.join("target"));
     planted::plant(&root(), faults, &tree)?;
+    let debug = built.join("debug");
+    plain.parent().map_or(Ok(()), |from| registry::share(from, &debug))?;
     let manifest = format!("--manifest-path={}", tree.join("Cargo.toml").display());
     let folder = format!("--target-dir={}", built.display());
     cargo(&[&BUILD[..], &[&manifest, &folder]].concat(), &[])?;
-    Ok(built.join("debug").join(PROGRAM))
+    Ok(debug.join(PROGRAM))
 }
 
 fn simulate(program: &Path, seed: u64, fault: Option<&str>, arguments: &[&str]) -> Result<Run, String> {
