@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::{
-    Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip, PendingReplay,
-    VersionState,
+    Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipPolicy, PendingFlip, PendingReplay, VersionState,
 };
 use crate::name::ProjectionName;
 use crate::phase::Phase;
@@ -191,9 +190,7 @@ impl Catalog {
         match phase {
             Phase::Serving => Ok(vec![]),
             Phase::Initializing | Phase::StandingBy => {
-                let from = projection.serving;
-                let back = from.is_some_and(|from| view.version < from);
-                let kind = if back { FlipKind::Rollback } else { FlipKind::Flip };
+                let (from, kind) = (projection.serving, projection.kind_of_flip(view.version));
                 Ok(vec![CatalogEvent::FlipRequested { view: view.clone(), from, kind }])
             }
             phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "flip to" }),
