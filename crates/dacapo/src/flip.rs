@@ -189,7 +189,9 @@ impl Drive<'_> {
         let to_verified = self.to_verified();
         // This comes after the tokens were read, so that every event that they cover and that was set aside is known.
         let outdated = to_verified.is_ok() && self.is_outdated().await?;
-        match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified, outdated, halts: &halts }) {
+        // The time of a hold that was found at the start, which a process that died has left, counts from then.
+        let held = self.held_since.map(|since| since.elapsed()).unwrap_or_default();
+        match gate(&FlipFacts { requested, hold, held, from, to, to_tokens, to_verified, outdated, halts: &halts }) {
             Gate::VerifyAgain => {
                 let id = self.view(to);
                 tracing::warn!(view = %id, "events were set aside since its verification passed: it is verified again");
@@ -217,12 +219,11 @@ impl Drive<'_> {
                 Ok(Next::Again)
             }
             Gate::Held(reasons) => {
-                // A hold that was found at the start is of a process that died. Its time counts from now.
-                let held_since = *self.held_since.get_or_insert_with(Instant::now);
-                if held_since.elapsed() < limits::HOLD_TIME_MAX {
-                    self.wait_on(reasons);
-                    return Ok(Next::Rest);
-                }
+                self.held_since.get_or_insert_with(Instant::now);
+                self.wait_on(reasons);
+                Ok(Next::Rest)
+            }
+            Gate::Postpone => {
                 self.postpone().await?;
                 Ok(Next::Again)
             }
@@ -260,16 +261,10 @@ impl Drive<'_> {
 
     /// Returns the tokens of the version that will serve, or the reason why nobody could be answered from it.
     async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
-        let version = self.pending.to;
-        if self.versions.is_paused(&self.view(version)) {
-            return Err(WaitingOn::Paused);
-        }
-        if let Some(damaged) = self.versions.damage(&self.view(version)) {
-            return Err(damaged);
-        }
+        let (id, code) = (self.view(self.pending.to), WaitingOn::Code { version: self.pending.to });
         let open = self.to.as_ref().filter(|to| to.carried.is_some());
-        let missing = || self.versions.notes.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
-        let tokens = open.ok_or_else(missing)?.tokens().await;
+        self.versions.answers_from(&id, open.is_some())?;
+        let tokens = open.ok_or(code)?.tokens().await;
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
     }
 

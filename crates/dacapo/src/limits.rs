@@ -30,7 +30,8 @@ pub(crate) const CONDUCTOR_LOOK_BUILDING: Duration = Duration::from_millis(50);
 pub(crate) const CONDUCTOR_LOOK: Duration = Duration::from_millis(500);
 /// Pause before SQL from outside is pointed again to the version that serves. No flip waits for that.
 pub(crate) const PUBLISH_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// First pause before a version that was closed because its view is damaged is opened again.
+/// First pause before a version that was closed because its view is damaged is opened again. A fault of the moment is
+/// over by then.
 pub(crate) const REOPEN_PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// Longest such pause. An operator who has put the file back waits no longer than this.
 pub(crate) const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -40,13 +41,15 @@ pub(crate) const REVOKE_TIME_MAX: Duration = Duration::from_millis(500);
 
 // Processors.
 
-/// First pause after a failure of the store.
+/// First pause after a failure of the store. A conflict or a lost connection is mostly over then.
 pub(crate) const STORE_RETRY_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest such pause. A store that works again announces that to nobody, so this is short.
 pub(crate) const STORE_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Time between two checks of a processor whose version is held, in case nobody tells it that the hold was lifted.
+/// Time between two checks of a processor whose version is held, in case nobody tells it that the hold was lifted. It
+/// is a small part of a hold, whose readers see nothing new.
 pub(crate) const HOLD_LOOK: Duration = Duration::from_millis(20);
-/// Time between two checks of a run's claims while several members share the version.
+/// Time between two checks of a run's claims while several members share the version. It is a small part of a lease, so
+/// that a free segment is claimed soon. Each check reads the tokens.
 pub(crate) const CLAIMS_LOOK: Duration = Duration::from_millis(250);
 /// Time between two such checks while a run waits until other members have released their segments, or until one of them
 /// has finished with the view as a whole: nothing is applied meanwhile.
@@ -54,43 +57,51 @@ pub(crate) const CLAIMS_LOOK_WHOLE: Duration = Duration::from_millis(20);
 /// Shortest rest of a version that may use only a share of the time. Shorter ones are added up, since a timer is no more
 /// exact than this.
 pub(crate) const THROTTLE_REST_MIN: Duration = Duration::from_millis(2);
-/// Number of events in the first batch of a run.
+/// Number of events in the first batch of a run. The time that an event takes is not known yet, so they are few. Later
+/// batches follow the pace.
 pub(crate) const BATCH_EVENTS_FIRST: usize = 1_000;
 /// Fewest events that a batch is asked to have: with fewer, the commit costs more than the events.
 pub(crate) const BATCH_EVENTS_MIN: usize = 64;
 
 // Flips.
 
-/// Time between two checks of the gate when nothing tells that something has changed.
+/// Time between two checks of the gate when nothing tells that something has changed. It is a small part of a hold, and
+/// readers wait for the flip.
 pub(crate) const FLIP_LOOK: Duration = Duration::from_millis(20);
-/// Pause of a flip after a failure of the store, and the first one after a hold whose budget was used up.
+/// Pause of a flip after a failure of the store, and the first one after a hold whose budget was used up. It is half of
+/// the budget of a hold: a flip is waited for, and readers of the held version see new events in between.
 pub(crate) const FLIP_PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// Longest pause between two holds. A version that does not reach its position in so many tries must not hold the one
 /// that serves more than a small share of the time.
 pub(crate) const FLIP_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Longest time for which the report of a flip waits for the length of the hold, which ends after readers have moved.
+/// It is twice the budget of a hold.
 pub(crate) const HOLD_END_TIME_MAX: Duration = Duration::from_secs(1);
-/// The same where another member may have held the version: then this node never learns it.
+/// The same where another member may have held the version: then this node never learns it. So this is short.
 pub(crate) const HOLD_END_TIME_MAX_SHARED: Duration = Duration::from_millis(100);
 
 // Verifications.
 
-/// Time between two checks whether enough answers were compared.
+/// Time between two checks whether enough answers were compared. Answers arrive as readers ask, so nobody notices a
+/// shorter one.
 pub(crate) const VERIFY_LOOK: Duration = Duration::from_millis(250);
-/// First pause of a verification after a failure of the store.
+/// First pause of a verification after a failure of the store. A failure of the moment is over by then.
 pub(crate) const VERIFY_RETRY_PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// Longest such pause: a verification begins from the start each time, so it is not tried often.
 pub(crate) const VERIFY_RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Most types of events that a note about events which the code does not read names.
+/// Most types of events that a note about events which the code does not read names. They are enough to see what the
+/// code has forgotten, and the note stays one line.
 pub(crate) const UNREAD_TYPES_MAX: usize = 5;
 /// Events in one read that searches for those that begin a stream: few, since most of them are not needed further.
 pub(crate) const GATHER_READ_EVENTS: usize = 1_000;
-/// Time between two checks of where other members have taken a version that is to meet another one.
+/// Time between two checks of where other members have taken a version that is to meet another one. The serving version
+/// may be capped meanwhile, for [`HOLD_TIME_MAX`] at most.
 pub(crate) const MEET_LOOK: Duration = Duration::from_millis(20);
 /// Longest time for which the serving version is left alone after it was capped without success. The first one is as
 /// long as the cap was, so the version is capped at most half of the time.
 pub(crate) const MEET_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Time for which two versions are left alone each time they met for live queries.
+/// Time for which two versions are left alone each time they met for live queries. A few meetings a second are enough
+/// for a sample, and each of them pauses the new version.
 pub(crate) const SHADOW_REST: Duration = Duration::from_millis(100);
 /// Longest time for which they may make no progress towards one position before the queries of that time are dropped.
 /// Nobody waits for those.
@@ -98,26 +109,32 @@ pub(crate) const SHADOW_MEET_TIME_MAX: Duration = Duration::from_secs(1);
 
 // Background checks.
 
-/// Time between two checks of pages in the first pass, while the number of pages is unknown.
+/// Time between two checks of pages in the first pass, while the number of pages is unknown. One megabyte a second
+/// disturbs nobody.
 pub(crate) const SCRUB_REST_FIRST: Duration = Duration::from_secs(1);
-/// Time between two checks whether a batch is still being written, which a check of pages waits for.
+/// Time between two checks whether a batch is still being written, which a check of pages waits for. A batch far from
+/// the head takes about as long.
 pub(crate) const SCRUB_BUSY_LOOK: Duration = Duration::from_secs(1);
-/// Time between two checks which rows are due, and whether the node has become busy.
+/// Time between two checks which rows are due, and whether the node has become busy. A check may be late, and each look
+/// costs little.
 pub(crate) const SCRUB_ROWS_LOOK: Duration = Duration::from_secs(1);
 
 // Effects.
 
-/// Time between two checks of an outbox that is not empty, when nothing tells that something has changed.
+/// Time between two checks of an outbox that is not empty, when nothing tells that something has changed. Effects that
+/// another member has stored are noticed this soon.
 pub(crate) const EFFECTS_LOOK: Duration = Duration::from_millis(250);
-/// Time between two checks of a member that does not make the effects of a version, whether it is to.
+/// Time between two checks of a member that does not make the effects of a version, whether it is to. Its turn comes
+/// only when a member joins or leaves, which mostly wakes it.
 pub(crate) const EFFECTS_LOOK_IDLE: Duration = Duration::from_millis(500);
-/// Pause after a failure of the store.
+/// Pause after a failure of the store. A store that is back is used again this soon.
 pub(crate) const EFFECTS_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Most failing effects that the status names.
+/// Most failing effects that the status names. They show what is wrong, and the status stays short.
 pub(crate) const EFFECTS_FAILING_MAX: usize = 3;
-/// Default of the longest time of one try of an effect.
+/// Default of the longest time of one try of an effect. A service that works answers in less, and the later effects of
+/// the stream wait for it.
 pub(crate) const EFFECT_TIME_MAX: Duration = Duration::from_secs(30);
-/// Default of the first pause between two tries of an effect.
+/// Default of the first pause between two tries of an effect. A failure of the moment is over by then.
 pub(crate) const EFFECT_PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// Default of the longest such pause: long enough to spare a service that is down, short enough that nobody has to
 /// intervene when it is back.
@@ -134,11 +151,13 @@ pub(crate) const QUERY_LOOK_MAX: Duration = Duration::from_millis(20);
 /// Largest age of what is known of the tokens of other members, for a caller that waits for them. Many that wait at the
 /// same time then read them once.
 pub(crate) const SEEN_AGE_MAX: Duration = Duration::from_millis(2);
-/// First pause of a subscriber after the journal could not be read.
+/// First pause of a subscriber after the journal could not be read. A conflict or a lost connection is mostly over
+/// then.
 pub(crate) const SUBSCRIBER_PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Longest such pause.
+/// Longest such pause. A subscriber continues this soon after the journal can be read again.
 pub(crate) const SUBSCRIBER_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Default of the longest time that a handler may take for one event.
+/// Default of the longest time that a handler may take for one event. Only a handler that hangs takes so long, and its
+/// segment waits for it.
 pub(crate) const HANDLER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Default of the time for which a version stands by: a mistake in the new one is mostly found within a day.
 pub(crate) const STAND_BY_TIME: Duration = Duration::from_secs(24 * 60 * 60);

@@ -9,9 +9,9 @@
 //! found, and the status shows it. The progress of a pass is not stored: after a start it begins again.
 
 use std::sync::Weak;
-use std::time::Duration;
 
 use dacapo_model::ViewId;
+use dacapo_model::scrub::rest_of_pages;
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 
@@ -46,7 +46,7 @@ async fn passes(versions: Weak<Versions>) {
         match looks {
             // No view is open yet.
             0 => tokio::time::sleep(limits::SCRUB_REST_FIRST).await,
-            _ => rest = rest_of(looks),
+            _ => rest = rest_of_pages(looks),
         }
     }
 }
@@ -65,11 +65,6 @@ async fn look(versions: &Weak<Versions>, id: &ViewId, after: u64) -> Option<u64>
     }
 }
 
-/// Returns the pause after each look, if a pass has this many looks.
-fn rest_of(looks: u32) -> Duration {
-    (limits::SCRUB_TIME / looks.max(1)).clamp(limits::SCRUB_REST_MIN, limits::SCRUB_REST_MAX)
-}
-
 /// Waits until no batch is under way, but not for ever: a view may always have a batch to do.
 async fn until_calm(versions: &Weak<Versions>) {
     let mut left = limits::SCRUB_REST_MAX;
@@ -80,18 +75,5 @@ async fn until_calm(versions: &Weak<Versions>) {
     while is_busy() && !left.is_zero() {
         tokio::time::sleep(limits::SCRUB_BUSY_LOOK).await;
         left = left.saturating_sub(limits::SCRUB_BUSY_LOOK);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pass_takes_a_day_unless_there_is_little() {
-        assert_eq!(rest_of(0), limits::SCRUB_REST_MAX);
-        assert_eq!(rest_of(100), limits::SCRUB_REST_MAX);
-        assert_eq!(rest_of(86_400), Duration::from_secs(1));
-        assert_eq!(rest_of(u32::MAX), limits::SCRUB_REST_MIN);
     }
 }

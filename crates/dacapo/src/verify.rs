@@ -29,6 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use dacapo_model::reasons::Looking;
+use dacapo_model::verify::{required, rests_on_no_letters};
 use dacapo_model::{
     BackOff, CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn,
 };
@@ -54,16 +55,10 @@ pub(crate) use answers::{are_wanted, drive as shadow};
 pub(crate) use served::scrub;
 
 /// Returns true if events were set aside in a version since it passed its verification, so that its verdict does not
-/// include them. A waived verdict stays valid: the person who waived it is responsible.
+/// include them.
 pub(crate) async fn is_outdated(open: &OpenVersion, state: &VersionState) -> Result<bool, StoreError> {
-    let Some(carried) = &open.carried else { return Ok(false) };
-    let Verify { without, letters_allowed, .. } = &carried.options.verify;
-    let counted = !letters_allowed && !without.contains(&Part::Counts);
-    let passed = state.verified.as_ref().is_some_and(|it| it.verdict == Verdict::Pass && it.waived.is_none());
-    if state.phase != Phase::Initializing || !counted || !passed {
-        return Ok(false);
-    }
-    counts::any_aside(&*open.view).await
+    let counts_letters = open.carried.as_ref().is_some_and(|carried| carried.options.verify.counts_letters());
+    Ok(rests_on_no_letters(state, counts_letters) && counts::any_aside(&*open.view).await?)
 }
 
 /// The state of a version's verification.
@@ -95,13 +90,9 @@ pub(crate) fn verification(
     named: Option<VersionId>,
 ) -> Option<Verification> {
     let catalog = versions.catalog.current();
-    let all = &catalog.projections.get(projection)?.versions;
-    let newest = |wanted: &dyn Fn(&VersionState) -> bool| {
-        all.iter().rev().find(|(_, state)| wanted(state)).map(|(version, _)| *version)
-    };
-    let built = || newest(&|state| state.phase == Phase::Initializing);
-    let version = named.or_else(built).or_else(|| newest(&|state| state.verified.is_some()))?;
-    let state = all.get(&version)?;
+    let all = catalog.projections.get(projection)?;
+    let version = named.or_else(|| all.verification_target())?;
+    let state = all.versions.get(&version)?;
     let view = ViewId { projection: projection.clone(), version };
     let tokens = versions.seen(&view);
     let retry = versions.code_of(&view).map(|carried| carried.options.retry);
@@ -224,14 +215,7 @@ async fn look(versions: &Versions, id: &ViewId, subject: &Subject) -> Result<Opt
             *part = PartReport::not_done(part.part, "the version's options leave it out");
         }
     }
-    // A first version cannot be compared with anything, even if later ones must be.
-    let possible = |part: &Part| match part {
-        Part::Counts | Part::Checks => true,
-        Part::Rows | Part::Answers => against.is_some(),
-        Part::Fold => is_seeded,
-    };
-    let required = &carried.options.verify.required;
-    let required = Part::ALL.into_iter().filter(|part| required.contains(part) && possible(part)).collect();
+    let required = required(&carried.options.verify.required, against.is_some(), is_seeded);
     Ok(Some(Report { at, against, required, parts }))
 }
 

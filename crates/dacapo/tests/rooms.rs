@@ -5,70 +5,35 @@ mod rooms;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use dacapo::Position;
-use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
-use dacapo::store::{Journal, Store, StoreError};
+use dacapo::store::{Journal, Store};
 use dacapo::world::SystemClock;
-use dacapo_model::{JournalId, Mark};
-use dacapo_store::{AppendError, Health, StreamInfo};
 use rooms::{a_copy_refuses_what_its_source_refuses, same_wherever_batches_end};
-use tokio::sync::watch;
 
 /// A journal in memory that a node which ends does not close, so that another one goes on with it.
-struct KeptOpen(Arc<dyn Journal>);
+struct KeptOpen {
+    inner: Arc<dyn Journal>,
+}
 
-#[async_trait]
-impl Journal for KeptOpen {
-    fn id(&self) -> JournalId {
-        self.0.id()
+dacapo_store::delegate! {
+    impl Journal for KeptOpen {
+        id;
+        mark;
+        append;
+        read;
+        read_stream;
+        stream_revision;
+        streams;
+        head;
+        health;
+        { async fn close(&self) {} }
     }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.0.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.0.append(append).await
-    }
-
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.0.read(after, filter, limit).await
-    }
-
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.0.read_stream(stream, after, limit).await
-    }
-
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.0.stream_revision(stream).await
-    }
-
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.0.streams(category, after, most).await
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.0.head()
-    }
-
-    fn health(&self) -> Health {
-        self.0.health()
-    }
-
-    async fn close(&self) {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_events_come_to_the_same_wherever_batches_end_in_memory() {
     same_wherever_batches_end(0..4, 120, async || {
         let store = Store::memory(Arc::new(SystemClock));
-        let store = Store { journal: Arc::new(KeptOpen(Arc::clone(&store.journal))), ..store };
+        let store = Store { journal: Arc::new(KeptOpen { inner: Arc::clone(&store.journal) }), ..store };
         async move || store.clone()
     })
     .await;

@@ -10,6 +10,7 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::catalog::ProjectionState;
 use crate::limits;
@@ -70,6 +71,14 @@ pub struct PendingEffect {
     pub due: Timestamp,
 }
 
+impl PendingEffect {
+    /// Returns true if it may be tried now. A time later than the longest pause was written by a clock that has been set
+    /// back since.
+    pub fn is_due(&self, now: Timestamp, longest: Duration) -> bool {
+        self.due <= now || self.due > now.plus(longest)
+    }
+}
+
 /// The policy for an effect that fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EffectFailure {
@@ -120,6 +129,13 @@ impl EffectsClaim {
     pub fn taken(self, owner: MemberId, now: Timestamp) -> Self {
         let time = Epoch::new(u64::try_from(now.micros()).unwrap_or(0));
         Self { epoch: self.epoch.next().max(time), owner: Some(owner) }
+    }
+
+    /// Returns true if `me` may take the right. `lives`: the owner is alive. Then it is waited for, but not for longer than
+    /// its tries of at most `time_max` and a lease last: it cannot give the right back if it does not reach the store.
+    pub fn may_be_taken(self, me: MemberId, lives: bool, waited: Duration, time_max: Duration) -> bool {
+        let other = self.owner.is_some_and(|owner| owner != me);
+        !(other && lives) || waited >= time_max + limits::LEASE_TIME
     }
 
     /// Returns the claim with which the owner of this one gives the right back.
@@ -434,6 +450,18 @@ mod tests {
         assert!(!policy.sets_aside(9, limits::EFFECT_LETTERS_MAX), "then the stream halts");
         assert!(!EffectFailure::Halt.sets_aside(u32::MAX, 0));
         assert!(EffectFailure::SetAside { tries: 0 }.sets_aside(1, 0), "it is tried at least once");
+    }
+
+    #[test]
+    fn a_member_takes_the_right_of_a_live_one_only_after_its_tries_have_ended() {
+        let [me, other] = [1, 2].map(|id| MemberId::from_bytes([id; 16]));
+        let (time_max, now) = (Duration::from_secs(5), Timestamp::from_micros(0));
+        let over = time_max + limits::LEASE_TIME;
+        let taken = |owner| EffectsClaim::default().taken(owner, now);
+        let may = |claim: EffectsClaim, lives, waited| claim.may_be_taken(me, lives, waited, time_max);
+        assert!(may(EffectsClaim::default(), false, Duration::ZERO) && may(taken(me), true, Duration::ZERO));
+        assert!(may(taken(other), false, Duration::ZERO), "it has ended its tries with its lease");
+        assert!(!may(taken(other), true, over - Duration::from_nanos(1)) && may(taken(other), true, over));
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! stored. It holds no state, so any node can continue at any point, and two controllers at once reach the same
 //! answer.
 
-use crate::letter::Refusal;
+use std::time::Duration;
+
 use crate::limits;
 use crate::position::Position;
 use crate::token::Token;
@@ -41,6 +42,8 @@ pub struct FlipFacts<'a> {
     pub requested: Position,
     /// The mark of the present hold.
     pub hold: Position,
+    /// The time for which the driver has known that the version that serves is held.
+    pub held: Duration,
     /// The version that serves; `None` for the first version.
     pub from: Option<From<'a>>,
     /// The version to serve.
@@ -66,6 +69,8 @@ pub enum Gate {
     Hold,
     /// Wait, for these reasons: the old version is held, within the budget of the hold.
     Held(Vec<WaitingOn>),
+    /// Append `FlipPostponed`, and then lift the hold: it has used up its budget.
+    Postpone,
     /// Append `Flipped`.
     Flip {
         /// The evidence: every segment of the new version covers this position (I-6).
@@ -103,7 +108,11 @@ fn evidence(facts: &FlipFacts<'_>) -> Gate {
     };
     let held = |token: &Token| token.held_for == Some(facts.hold);
     // A hold is given up after its budget, whatever is missing then. A flip without a hold only waits.
-    let missing = |reasons| if from.iter().any(held) { Gate::Held(reasons) } else { Gate::Wait(reasons) };
+    let missing = |reasons| match from.iter().any(held) {
+        true if facts.held >= limits::HOLD_TIME_MAX => Gate::Postpone,
+        true => Gate::Held(reasons),
+        false => Gate::Wait(reasons),
+    };
     let to = match &facts.to_tokens {
         Ok(tokens) => *tokens,
         Err(reason) => return missing(vec![reason.clone()]),
@@ -122,20 +131,12 @@ fn evidence(facts: &FlipFacts<'_>) -> Gate {
 }
 
 /// Returns the mark to lift, if tokens of a version are held by a flip that is over: a driver that stopped before it
-/// could lift the hold left it. `present` is the mark of the flip under way away from that version. `known_through` is
-/// the position through which the catalog was read after the tokens: a later mark may belong to a flip that is not
-/// known yet.
+/// could lift the hold left it. `present` is the mark of the flip under way away from that version
+/// ([`hold_on`](crate::ProjectionState::hold_on)). `known_through` is the position through which the catalog was read after the tokens:
+/// a later mark may belong to a flip that is not known yet.
 pub fn stray_hold(tokens: &[Token], present: Option<Position>, known_through: Position) -> Option<Position> {
     let marks = tokens.iter().filter_map(|token| token.held_for);
     marks.filter(|mark| Some(*mark) != present && *mark <= known_through).max()
-}
-
-/// Returns true if a version that served until `until` is still on its way there: a segment lags and does not halt.
-/// Nobody else makes the effects of the events that it has not reached (I-9). `refusals` are the events before which
-/// segments halt.
-pub fn still_reaches(until: Position, tokens: &[Token], refusals: &[Refusal]) -> bool {
-    let halts = |token: &Token| refusals.iter().any(|refusal| refusal.segment == token.segment);
-    tokens.iter().any(|token| !token.covers(until) && !halts(token))
 }
 
 /// Returns the conditions that the new version does not meet: segments that do not cover `needed`, and a verdict.
@@ -151,25 +152,14 @@ fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<Waiti
 mod tests {
     use super::*;
     use crate::segment::SegmentCount;
-    use crate::time::Timestamp;
-    use crate::token::{Applied, Epoch};
+    use crate::testing;
     use proptest::prelude::*;
 
     const B: VersionId = VersionId { code: 2, build: 1 };
 
     fn tokens(positions: &[u64], held_for: Option<u64>) -> Vec<Token> {
-        let count = SegmentCount::new(positions.len() as u16).unwrap();
-        let token = |(segment, position): (_, &u64)| Token {
-            segment,
-            epoch: Epoch::new(1),
-            position: Position::new(*position),
-            claimed_by: None,
-            held_for: held_for.map(Position::new),
-            cap: None,
-            applied: Applied::default(),
-            replay: None,
-        };
-        count.segments().zip(positions).map(token).collect()
+        let held_for = held_for.map(Position::new);
+        testing::tokens(positions).into_iter().map(|token| Token { held_for, ..token }).collect()
     }
 
     fn facts<'a>(from: &'a [Token], to: &'a [Token]) -> FlipFacts<'a> {
@@ -177,6 +167,7 @@ mod tests {
         FlipFacts {
             requested,
             hold,
+            held: Duration::ZERO,
             from: Some(From::Open(from)),
             to: B,
             to_tokens: Ok(to),
@@ -217,6 +208,19 @@ mod tests {
         let segment = SegmentCount::ONE.segment(0).unwrap();
         let short = WaitingOn::Segment { version: B, segment, lag: 12 };
         assert_eq!(gate(&facts(&tokens(&[12], Some(15)), &tokens(&[0], None))), Gate::Held(vec![short]));
+    }
+
+    #[test]
+    fn a_hold_is_given_up_once_its_budget_is_used_up_and_something_is_missing() {
+        let (from, short, full) = (tokens(&[12], Some(15)), tokens(&[11], None), tokens(&[12], None));
+        let after = |held, to| gate(&FlipFacts { held, ..facts(&from, to) });
+        assert!(matches!(after(limits::HOLD_TIME_MAX - Duration::from_nanos(1), &short), Gate::Held(_)));
+        assert_eq!(after(limits::HOLD_TIME_MAX, &short), Gate::Postpone);
+        let covers = Position::new(12);
+        assert_eq!(after(limits::HOLD_TIME_MAX, &full), Gate::Flip { covers }, "nothing is missing");
+        let free = tokens(&[12], None);
+        let unheld = FlipFacts { held: limits::HOLD_TIME_MAX, ..facts(&free, &short) };
+        assert_ne!(gate(&unheld), Gate::Postpone, "there is no hold");
     }
 
     #[test]
@@ -280,24 +284,6 @@ mod tests {
         let from = tokens(&[12], None);
         let unverified = FlipFacts { outdated: true, to_verified: Err(missing.clone()), ..facts(&from, &to) };
         assert_eq!(gate(&unverified), Gate::Wait(vec![missing]), "it is verified again already");
-    }
-
-    #[test]
-    fn a_version_reaches_its_last_events_unless_each_segment_that_lags_halts() {
-        let until = Position::new(12);
-        let lags = tokens(&[11, 9], None);
-        let refusal = |number| Refusal {
-            segment: SegmentCount::new(2).unwrap().segment(number).unwrap(),
-            position: Position::new(10),
-            attempts: 1,
-            error: "no".into(),
-            since: Timestamp::from_micros(0),
-            due: Timestamp::from_micros(0),
-        };
-        assert!(still_reaches(until, &lags, &[]));
-        assert!(still_reaches(until, &lags, &[refusal(1)]), "segment 0 goes on");
-        assert!(!still_reaches(until, &lags, &[refusal(0), refusal(1)]));
-        assert!(!still_reaches(until, &tokens(&[12, 13], None), &[]), "it is there");
     }
 
     #[test]

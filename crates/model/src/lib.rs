@@ -12,6 +12,7 @@
 pub mod assign;
 mod back_off;
 mod catalog;
+pub mod copy;
 mod effect;
 mod event;
 mod failure;
@@ -19,12 +20,14 @@ pub mod flip;
 mod journal;
 mod letter;
 pub mod limits;
+pub mod meet;
 mod member;
 mod name;
 mod numbers;
 mod phase;
 mod position;
 pub mod progress;
+pub mod reach;
 mod reads;
 pub mod reasons;
 pub mod rebuild;
@@ -32,11 +35,15 @@ pub mod replay;
 pub mod scrub;
 mod segment;
 mod share;
+#[cfg(test)]
+mod testing;
 mod time;
 mod token;
 pub mod verify;
 mod version;
+pub mod views;
 mod waiting;
+pub mod work;
 
 pub use back_off::BackOff;
 pub use catalog::{

@@ -9,58 +9,71 @@
 
 use std::time::Duration;
 
-/// Longest stream name, in bytes.
+/// Longest stream name, in bytes. It fits the indexes of every store, and leaves room for a category and a long key.
 pub const STREAM_NAME_BYTES_MAX: usize = 512;
-/// Longest event type, in bytes.
+/// Longest event type, in bytes. The form of a record keeps the length of the type in one byte.
 pub const EVENT_TYPE_BYTES_MAX: usize = 255;
-/// Longest projection name, in bytes. With a version it names a file, a schema of a database and a thread.
+/// Longest projection name, in bytes. With a version it names a file, a schema of a database and a thread. With the
+/// schema `dacapo` and a version such as `v2.1` it fits the 63 bytes that PostgreSQL keeps of a name.
 pub const PROJECTION_NAME_BYTES_MAX: usize = 48;
-/// Largest payload of one event, in bytes. Larger things belong elsewhere, with a link in the event.
+/// Largest payload of one event, in bytes. Larger things belong elsewhere, with a link in the event. A batch, an append
+/// and an answer must hold at least one.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
-/// Largest metadata of one event as stored, in bytes.
+/// Largest metadata of one event as stored, in bytes. It is for identities and traces. Data of the event belongs in its
+/// payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
 /// Longest field `time` of an event's metadata that does not count towards [`METADATA_BYTES_MAX`], in bytes. Imports
-/// add such a field, so that every event that any journal accepted can be imported.
+/// add such a field, so that every event that any journal accepted can be imported. A time in text has about 30.
 pub const METADATA_TIME_BYTES_MAX: usize = 64;
-/// Most tags of one event.
+/// Most tags of one event. Each tag is stored with its event, and tags name the few entities that the event is about.
 pub const TAGS_MAX: usize = 16;
-/// Longest tag, in bytes.
+/// Longest tag, in bytes. It is as long as the longest event type.
 pub const TAG_BYTES_MAX: usize = 255;
-/// Most events in one append.
+/// Most events in one append. They fit one read of the journal.
 pub const APPEND_EVENTS_MAX: usize = 10_000;
-/// Most streams for which one append expects a revision.
+/// Most streams for which one append expects a revision. Each event may be of another stream.
 pub const APPEND_EXPECTED_MAX: usize = APPEND_EVENTS_MAX;
 /// Largest append as stored, in bytes. It is written and flushed as a whole, and the appends of others wait for that.
+/// It has room for a few of the largest events.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
-/// Most segments of a version.
+/// Most segments of a version. Each segment has a token row, which every hold, cap and claim visits. A cluster is meant
+/// to have far fewer members.
 pub const SEGMENTS_MAX: u16 = 1024;
-/// Most events that one read returns.
+/// Most events that one read returns. It bounds the memory of events that are small. [`BATCH_BYTES_MAX`] bounds that of
+/// large ones.
 pub const READ_EVENTS_MAX: usize = 65_536;
 /// Most reads of the past at the same time on one node for subscriptions and for callers that wait for events. Other
-/// such reads wait for their turn. Processors have their own reads.
+/// such reads wait for their turn. Processors have their own reads. One that is slow does not stop the others, and
+/// appends keep most of the disk.
 pub const SCANS_MAX: usize = 2;
-/// Most events that a processor applies in one batch.
+/// Most events that a processor applies in one batch. The time of a batch is what limits it. This only bounds its count
+/// where events cost nothing.
 pub const BATCH_EVENTS_MAX: usize = 1 << 20;
-/// Most bytes of events that a processor reads at once.
+/// Most bytes of events that a processor reads at once. It has room for the largest event, and two such reads are in
+/// memory: one is applied while the next is read.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Target time of a batch near the head, where readers wait for it.
+/// Target time of a batch near the head, where readers wait for it. It is a fifth of a hold, in which the new version
+/// may need one more batch.
 pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
 /// Target time of a batch further than [`READY_LAG_MAX`] from the head. Rows that change often are then written once
-/// for many changes, and shorter batches would not answer anybody sooner.
+/// for many changes, and shorter batches would not answer anybody sooner. Such a batch can still be finished in
+/// [`STOP_TIME_MAX`].
 pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
 /// Target time of a batch that far from the head in a version that answers nobody yet, while nobody waits for the end
-/// of the batch.
+/// of the batch. It is below half of the time after which a version counts as stalled.
 pub const BATCH_TIME_TARGET_BUILD: Duration = Duration::from_secs(4);
-/// Most bytes of unchanged rows that a view keeps in memory from batch to batch. This is the default of an option.
+/// Most bytes of unchanged rows that a view keeps in memory from batch to batch. This is the default of an option. Each
+/// open version may take it.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of the values of a row in the columns of its key, or of one index: the size that every store can index.
 /// A text or bytes count with their length, any other value as [`INDEX_VALUE_BYTES`].
 pub const INDEX_BYTES_MAX: usize = 2_000;
-/// Size in bytes that a value of a kind of fixed size counts in a key or an index.
+/// Size in bytes that a value of a kind of fixed size counts in a key or an index. That of a UUID, the largest of them.
 pub const INDEX_VALUE_BYTES: usize = 16;
 /// Most columns of a key or an index. PostgreSQL has no more.
 pub const INDEX_COLUMNS_MAX: usize = 32;
-/// Most unique values that a view accepts before it has asked its store whether another row has them.
+/// Most unique values that a view accepts before it has asked its store whether another row has them. They are in
+/// memory until then, and are asked about together.
 pub const UNIQUE_UNASKED_MAX: usize = 10_000;
 /// Time for which a member counts as alive after it has renewed its lease. Segments of a dead member rest for this
 /// long. A shorter one would end while a store that works is slow.
@@ -68,16 +81,18 @@ pub const LEASE_TIME: Duration = Duration::from_secs(3);
 /// The number of renewals in the time of a lease. So a member keeps its lease if one renewal fails, and if it is late with
 /// the next one.
 pub const LEASE_RENEWALS: u32 = 3;
-/// Longest time for which a segment may be unclaimed before every node reports it (I-10).
+/// Longest time for which a segment may be unclaimed before every node reports it (I-10). Two lease times are enough
+/// for another member to notice and to claim it.
 pub const UNOWNED_TIME_MAX: Duration = Duration::from_secs(2 * LEASE_TIME.as_secs());
 /// Longest time for which a flip may hold the old version's processors before it lifts the hold and tries again later.
-/// Readers of the old version see nothing new for no longer than this.
+/// Readers of the old version see nothing new for no longer than this. It is long enough for one more batch of the new
+/// version and for the answers of a shared store.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
-/// Largest lag of the new version to the old one, in events, at which a flip holds the old one. What is
-/// left then fits in the hold.
+/// Largest lag of the new version to the old one, in events, at which a flip holds the old one. What is left then fits
+/// in the hold. It is half of [`READY_LAG_MAX`].
 pub const HOLD_LAG_MAX: u64 = 5_000;
 /// Longest time for which a processor that shall stop may finish its current batch before the batch is given up. A
-/// batch near the head ends in much less.
+/// batch near the head ends in much less. Orchestrators give a process several times as long.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 /// Time to wait beyond [`STOP_TIME_MAX`] for a processor that was told to give up its batch. One that still runs then
 /// computes without end: its thread is abandoned, and its claim revoked. Giving up takes milliseconds where the handler
@@ -97,12 +112,13 @@ pub const HANDLER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Most dead letters of a version. With more, the segment of the next one halts, whatever its policy: a handler that
 /// refuses so much is wrong, and not everything that it refuses may be set aside.
 pub const LETTERS_MAX: usize = 10_000;
-/// Longest text of a handler's error that is kept, in bytes.
+/// Longest text of a handler's error that is kept, in bytes. It holds a chain of errors. Each letter keeps one, and a
+/// version may have [`LETTERS_MAX`] of them.
 pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
 /// Longest time for which a requested clean-up waits until the version has reached the events whose effects it must
 /// emit. It is waited for within a call, so this is short; the clean-up can be requested again.
 pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(2);
-/// Time between two checks during that wait.
+/// Time between two checks during that wait. The caller waits for it.
 pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
 /// Longest time for which a status waits for the store to report the versions, before it returns what was known before.
 /// Probes and operators ask when something is wrong, and then an old answer is better than none.
@@ -113,21 +129,25 @@ pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// The time for which a node that answers requests looks for an answer: the rest of [`REQUEST_TIME_MAX`] is for the
 /// way to the caller, so that anyone who waits that long has an answer.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(9_500);
-/// Most dead letters that are read at once.
+/// Most dead letters that are read at once. Each may have [`HANDLER_ERROR_BYTES_MAX`] of text, so this bounds the
+/// memory.
 pub const LETTERS_READ_MAX: usize = 1_000;
-/// Largest effect as kept in an outbox, in bytes.
+/// Largest effect as kept in an outbox, in bytes. It is a request to a service. Larger things belong elsewhere, with a
+/// link in the effect.
 pub const EFFECT_BYTES_MAX: usize = 1 << 20;
 /// Most effects of a version that are set aside. With more, the stream of the next one halts. So many are a mistake of
 /// the code or of the service, and not of the effects.
 pub const EFFECT_LETTERS_MAX: u64 = 10_000;
-/// Most effects of a version that a node makes at the same time, each of another stream.
+/// Most effects of a version that a node makes at the same time, each of another stream. More would rather overload the
+/// services that they call.
 pub const EFFECTS_AT_ONCE_MAX: usize = 64;
-/// Most effects that are due and looked at together.
+/// Most effects that are due and looked at together. Of those that are due some wait for others, so more are looked at
+/// than are made at the same time.
 pub const EFFECTS_READ_MAX: usize = 256;
 /// Most of the last events that a node keeps in memory for its subscriptions. A subscriber that is further from the
-/// head reads the journal.
+/// head reads the journal. They bridge the pause of a subscriber that is busy for a moment.
 pub const TAIL_EVENTS_MAX: usize = 16_384;
-/// Most bytes of those events.
+/// Most bytes of those events. It has room for two of the largest events.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Age of the mark of a view's history from which a commit also writes a newer one, and the shortest time between two
 /// comparisons of a view with the journal. A commit costs one row more for a mark, so most commits do without.
@@ -138,55 +158,66 @@ pub const SCRUB_TIME: Duration = Duration::from_secs(86_400);
 /// Pages of a view that a node checks at once, of 4 KiB each. They are one megabyte, which a disk reads in
 /// milliseconds.
 pub const SCRUB_PAGES_MAX: u64 = 256;
-/// Shortest rest between two such checks, which limits their reads to 10 MiB a second.
+/// Shortest rest between two such checks, which limits their reads to 10 MiB a second. So even many large views leave
+/// the disk to others.
 pub const SCRUB_REST_MIN: Duration = Duration::from_millis(100);
-/// Longest rest between two such checks.
+/// Longest rest between two such checks. So small views are checked more often than once in [`SCRUB_TIME`].
 pub const SCRUB_REST_MAX: Duration = Duration::from_secs(60);
-/// Default of the rest between two checks of the rows of a version that serves.
+/// Default of the rest between two checks of the rows of a version that serves. A check costs a part of a core for up
+/// to [`SCRUB_ROWS_TIME_MAX`], and wrong rows are rare.
 pub const SCRUB_ROWS_REST: Duration = Duration::from_secs(3_600);
-/// Longest rest before the first of these checks.
+/// Longest rest before the first of these checks. A node that has just started has other work, and one that restarts
+/// often must check as well.
 pub const SCRUB_ROWS_REST_FIRST: Duration = Duration::from_secs(60);
-/// Shortest such rest, whatever the version sets.
+/// Shortest such rest, whatever the version sets. It keeps a check with the rest 0 from being a loop without a pause.
 pub const SCRUB_ROWS_REST_MIN: Duration = Duration::from_millis(10);
-/// Longest time of one check. It keeps one state of the view for no longer.
+/// Longest time of one check. It keeps one state of the view for no longer. A store cannot remove old rows while that
+/// state is kept.
 pub const SCRUB_ROWS_TIME_MAX: Duration = Duration::from_secs(60);
-/// Share of the time of one core for which a check works, in percent.
+/// Share of the time of one core for which a check works, in percent. The rest of the core is for readers and
+/// processors.
 pub const SCRUB_ROWS_SHARE_PERCENT: u8 = 10;
-/// Time for which it works before it rests for that.
+/// Time for which it works before it rests for that. With its rest it is a fifth of a second, so the load is even.
 pub const SCRUB_ROWS_WORK_MAX: Duration = Duration::from_millis(20);
-/// Longest such rest, where a handler or a read took long.
+/// Longest such rest, where a handler or a read took long. One slow read must not use up the time of the check.
 pub const SCRUB_ROWS_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Largest lag, in events, at which a version still counts as caught up.
+/// Largest lag, in events, at which a version still counts as caught up. Writers continue while it catches up, so its
+/// lag is never zero for long.
 pub const READY_LAG_MAX: u64 = 10_000;
 /// Largest lead of the last event's recorded time over a node's clock that is not reported. Less is usual without harm:
 /// clocks decide nothing but when something is due.
 pub const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(60);
-/// Time between two checks of the clock.
+/// Time between two checks of the clock. A person acts on what it finds, so seconds do not matter.
 pub const CLOCK_LOOK: Duration = Duration::from_secs(10);
-/// Age at which a second counts 1/e as much in the pace of a version as the present one.
+/// Age at which a second counts 1/e as much in the pace of a version as the present one. A pace over a shorter time
+/// jumps, and one over a longer time hides a change.
 pub const PACE_TIME: Duration = Duration::from_secs(10);
 /// Moves closer to each other than this are measured as one: a shorter time says more about the size of a batch than
 /// about the pace.
 pub const PACE_LOOK: Duration = Duration::from_millis(200);
-/// Shortest time of measurement before the pace is shown.
+/// Shortest time of measurement before the pace is shown. It is several measurements.
 pub const PACE_TIME_MIN: Duration = Duration::from_secs(1);
 /// Time for which more must have arrived than was covered, and age of the oldest event that is not covered, before a
-/// version is reported as never catching up.
+/// version is reported as never catching up. A burst of appends is over by then.
 pub const NEVER_TIME_MIN: Duration = Duration::from_secs(5);
-/// Largest age of the oldest uncovered event at which a version near the head counts as following.
+/// Largest age of the oldest uncovered event at which a version near the head counts as following. It is several
+/// batches near the head.
 pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
 /// Time without progress after which a version that has something to do is reported as stalled. A store that is slow
 /// for a moment is no stall.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// Most findings of one kind that a part of a verification keeps; it counts the others.
+/// Most findings of one kind that a part of a verification keeps; it counts the others. A person sees the pattern in
+/// them, and the largest report still fits an event.
 pub const FINDINGS_MAX: usize = 10;
-/// Longest text in a finding, such as a row, in bytes; a longer one is cut.
+/// Longest text in a finding, such as a row, in bytes; a longer one is cut. It shows a whole row of most tables.
 pub const FINDING_BYTES_MAX: usize = 1_024;
-/// Most notes that a part of a verification keeps.
+/// Most notes that a part of a verification keeps. The largest report still fits an event.
 pub const NOTES_MAX: usize = 50;
-/// Most rows that a verification reads from a view at once.
+/// Most rows that a verification reads from a view at once. It bounds the memory of rows that are small.
+/// [`PAGE_BYTES_MAX`] bounds that of large ones.
 pub const PAGE_ROWS_MAX: usize = 1_000;
-/// Most bytes of rows in one page of a view. A page of one row may have more.
+/// Most bytes of rows in one page of a view. A page of one row may have more. Two versions have one page each in
+/// memory.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Longest time for which two versions may make no progress towards one position at which they can be compared. A
 /// version that makes none for so long waits for something, which the report then names.
@@ -196,11 +227,12 @@ pub const MEET_TIME_MAX: Duration = Duration::from_secs(10);
 pub const FOLD_EVENTS_MAX: usize = 200_000;
 /// Default of the longest time for which it folds. The flip of a version waits for it.
 pub const FOLD_TIME_MAX: Duration = Duration::from_secs(30);
-/// Most streams that it folds if there are more events than that.
+/// Most streams that it folds if there are more events than that. Each costs a search in the journal, and a mistake of
+/// the code mostly shows in the first few.
 pub const FOLD_STREAMS_MAX: u64 = 1_000;
-/// Most bytes of their events that it keeps in memory.
+/// Most bytes of their events that it keeps in memory. It is as much as a view may keep of its rows.
 pub const FOLD_BYTES_MAX: usize = 64 << 20;
-/// Most rows of one table that it then looks up one by one.
+/// Most rows of one table that it then looks up one by one. Each of them costs up to three reads of single rows.
 pub const FOLD_ROWS_MAX: u64 = 10_000;
 /// Most live queries that wait to be put to a version that is being built. More are dropped. They are a sample, so a
 /// lost one harms nothing, while memory must not grow.

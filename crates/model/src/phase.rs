@@ -102,6 +102,11 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Returns true if the version is near the head with all of its indexes, so that it can be compared.
+    pub const fn has_caught_up(self) -> bool {
+        matches!(self, Self::Verifying | Self::Ready)
+    }
+
     /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -143,7 +143,7 @@ impl VersionFacts<'_> {
 
     /// Returns the reasons that keep readers of a serving version from their answers; empty if there are none.
     pub fn not_ready(&self) -> Vec<WaitingOn> {
-        let is_failing = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
+        let is_failing = |reason: &WaitingOn| reason.is_damage() || matches!(reason, WaitingOn::Store { .. });
         let fails = self.damaged.is_some() || self.failing.is_some() || self.told.iter().any(is_failing);
         let is_open = self.carried && self.open && !self.tokens.is_empty();
         // The replay in place explains why segments went back.
@@ -162,6 +162,22 @@ impl VersionFacts<'_> {
         }
     }
 
+    /// Checks that readers could be answered from the version, if it served. `open` is true only if its view is open
+    /// with its code.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn answers(&self) -> Result<(), WaitingOn> {
+        if self.state.paused && self.state.phase.applies() {
+            return Err(WaitingOn::Paused);
+        }
+        if let Some(damage) = self.kept().into_iter().find(WaitingOn::is_damage) {
+            return Err(damage);
+        }
+        let trouble = || self.trouble.clone().unwrap_or(WaitingOn::Code { version: self.version });
+        if self.open { Ok(()) } else { Err(trouble()) }
+    }
+
     fn is_carried_nowhere(&self) -> bool {
         !self.carried && !self.carried_elsewhere
     }
@@ -171,10 +187,9 @@ impl VersionFacts<'_> {
         let mut kept: Vec<_> = (applies && self.state.paused).then_some(WaitingOn::Paused).into_iter().collect();
         kept.extend(self.told.iter().chain(&self.unowned).chain(&self.trouble).cloned());
         // Where the damage prevents something, another reason already reports it.
-        let is_damaged = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { .. });
-        let is_told = |reason: &WaitingOn| is_damaged(reason) || matches!(reason, WaitingOn::Store { .. });
+        let is_told = |reason: &WaitingOn| reason.is_damage() || matches!(reason, WaitingOn::Store { .. });
         match (self.damaged.clone(), self.failing.clone()) {
-            (Some(error), _) if !kept.iter().any(is_damaged) => kept.push(WaitingOn::Damaged { error }),
+            (Some(error), _) if !kept.iter().any(WaitingOn::is_damage) => kept.push(WaitingOn::Damaged { error }),
             (None, Some(error)) if !kept.iter().any(is_told) => kept.push(WaitingOn::Store { error }),
             _ => {}
         }
@@ -267,5 +282,61 @@ impl VersionFacts<'_> {
         let theirs = |token: &&Token| self.me.is_none_or(|me| token.claimed_by != Some(me));
         let lowest = self.tokens.iter().min_by_key(|token| token.position).filter(theirs);
         lowest.filter(|_| self.lag() > 0 && !explained).map(|token| of(token, self.head)).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{projection, scheduled, view};
+
+    #[test]
+    fn readers_are_answered_from_an_open_view_unless_it_is_paused_or_damaged() {
+        let version = view(2).version;
+        let projection = projection([scheduled(view(2), None)]);
+        let state = VersionState { phase: Phase::StandingBy, ..projection.versions[&version].clone() };
+        let paused = VersionState { paused: true, ..state.clone() };
+        let open = VersionFacts {
+            version,
+            state: &state,
+            projection: &projection,
+            head: Position::START,
+            floor: Position::START,
+            tokens: &[],
+            me: None,
+            carried: true,
+            carried_elsewhere: false,
+            acts: false,
+            open: true,
+            bare: false,
+            told: vec![],
+            trouble: None,
+            stuck: None,
+            unowned: None,
+            damaged: None,
+            failing: None,
+            halts: vec![],
+            unreadable: None,
+            unlike: None,
+            looking: None,
+            effects: vec![],
+            pending: 0,
+            before: None,
+            unpublished: None,
+            rows: None,
+            stand_by: None,
+            needed: None,
+        };
+        let closed = || VersionFacts { open: false, ..open.clone() };
+        let store = WaitingOn::Store { error: "full".into() };
+        assert_eq!(open.answers(), Ok(()));
+        assert_eq!(VersionFacts { trouble: Some(store.clone()), ..open.clone() }.answers(), Ok(()), "it is open");
+        assert_eq!(closed().answers(), Err(WaitingOn::Code { version }));
+        assert_eq!(VersionFacts { trouble: Some(store.clone()), ..closed() }.answers(), Err(store));
+        let damage = WaitingOn::Damaged { error: "torn".into() };
+        let damaged = VersionFacts { damaged: Some("torn".into()), ..closed() };
+        assert_eq!(damaged.answers(), Err(damage.clone()));
+        assert_eq!(VersionFacts { told: vec![damage.clone()], ..open.clone() }.answers(), Err(damage));
+        assert_eq!(VersionFacts { state: &paused, ..damaged }.answers(), Err(WaitingOn::Paused), "that comes first");
     }
 }

@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::catalog::{
-    Catalog, CatalogCommand, CleanUpReason, FlipPolicy, PendingReplay, ProjectionState, VersionState,
-};
+use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, PendingReplay, VersionState};
+use crate::copy;
 use crate::limits;
 use crate::name::ProjectionName;
 use crate::phase::{Phase, Stage};
@@ -78,6 +77,8 @@ pub struct Facts<'a> {
     pub bare: &'a BTreeSet<ViewId>,
     /// The versions that still process, or may still process, events whose effects no other version may emit.
     pub speaking: &'a BTreeSet<ViewId>,
+    /// The versions whose name no view of another history has. No other one may begin.
+    pub may_begin: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
     /// The time.
@@ -106,13 +107,11 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         return Some(CatalogCommand::EndReplay { view, request: requested });
     }
     match state.phase {
-        Phase::Scheduled => code.map(|_| CatalogCommand::Begin(view)),
+        Phase::Scheduled => (code.is_some() && facts.may_begin.contains(&view)).then_some(CatalogCommand::Begin(view)),
         Phase::Initializing => {
             let by_itself = projection.flips_by_itself(state);
             let tokens = facts.tokens.get(&view)?;
-            if tokens.iter().all(Token::is_new)
-                && let Some(reason) = no_source(&view, projection, state)
-            {
+            if let Err(reason) = copy::source(&view, projection, state, tokens) {
                 return Some(CatalogCommand::Fail { view, reason });
             }
             let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
@@ -129,16 +128,6 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         }
         Phase::Serving | Phase::CleaningUp | Phase::Obsolete | Phase::Failed => None,
     }
-}
-
-/// Returns the reason why a version that is to begin as a copy of another one never can: the view of the other one is
-/// gone, or about to be dropped.
-pub fn no_source(view: &ViewId, projection: &ProjectionState, state: &VersionState) -> Option<String> {
-    let source = state.seed?;
-    let is_kept = projection.versions.get(&source).is_some_and(|state| state.phase.applies());
-    let advice = "its view is gone. Rebuild the projection again: from a copy of the version that serves, or from the \
-                  past";
-    (!is_kept).then(|| format!("{view} cannot begin as a copy of {source}: {advice}"))
 }
 
 /// Checks whether a rollback to a version that stands by would be carried out at once (I-8).
@@ -208,7 +197,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::token::{Applied, Epoch};
+    use crate::testing::tokens;
     use crate::verify::{Report, Verdict};
 
     fn code(version: u32, flip: FlipPolicy) -> Code {
@@ -237,16 +226,7 @@ mod tests {
         }
 
         fn tokens(&self, lag: u64) -> BTreeMap<ViewId, Vec<Token>> {
-            let token = Token {
-                segment: SegmentCount::ONE.segment(0).unwrap(),
-                epoch: Epoch::new(1),
-                position: Position::new(self.at.get() - lag),
-                claimed_by: None,
-                held_for: None,
-                cap: None,
-                applied: Applied::default(),
-                replay: None,
-            };
+            let token = tokens(&[self.at.get() - lag])[0];
             self.catalog.versions().map(|(view, _)| (view, vec![token])).collect()
         }
 
@@ -256,9 +236,19 @@ mod tests {
 
         fn plan_while(&self, speaking: &[ViewId], lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
             let (tokens, speaking) = (self.tokens(lag), speaking.iter().cloned().collect());
-            let (carried, bare) = (&self.carried, &BTreeSet::new());
-            let facts = Facts { carried, tokens: &tokens, bare, speaking: &speaking, head: self.at, now };
-            plan(&self.catalog, &facts)
+            let may_begin = self.catalog.versions().map(|(view, _)| view).collect();
+            self.plan_with(&tokens, &speaking, &may_begin, now)
+        }
+
+        fn plan_with(
+            &self,
+            tokens: &BTreeMap<ViewId, Vec<Token>>,
+            speaking: &BTreeSet<ViewId>,
+            may_begin: &BTreeSet<ViewId>,
+            now: Timestamp,
+        ) -> Vec<CatalogCommand> {
+            let (carried, bare, head) = (&self.carried, &BTreeSet::new(), self.at);
+            plan(&self.catalog, &Facts { carried, tokens, bare, speaking, may_begin, head, now })
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -332,6 +322,17 @@ mod tests {
         assert_eq!(node.plan_while(&[first], 0, Timestamp::from_micros(60_000_000)), []);
         let commands = node.plan(0, Timestamp::from_micros(60_000_000));
         assert!(matches!(commands[..], [CatalogCommand::CleanUp { reason: CleanUpReason::StandByOver, .. }]));
+    }
+
+    #[test]
+    fn a_version_begins_only_once_no_view_of_another_history_has_its_name() {
+        let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
+        let now = Timestamp::from_micros(0);
+        node.carry_out(&node.plan(0, now));
+        let begins = |may_begin| node.plan_with(&node.tokens(0), &BTreeSet::new(), &may_begin, now);
+        let (view, _) = node.catalog.versions().next().unwrap();
+        assert_eq!(begins(BTreeSet::new()), []);
+        assert_eq!(begins([view.clone()].into()), [CatalogCommand::Begin(view)]);
     }
 
     #[test]

@@ -74,6 +74,24 @@ impl InPlace {
     }
 }
 
+impl PendingReplay {
+    /// Checks that it can still be cancelled, in a version with these tokens. Rows that were reset for it return only by
+    /// completing it. A replay whose end every segment has reached is done, even before the catalog records it.
+    ///
+    /// # Errors
+    /// The reason why it is too late.
+    pub fn may_be_cancelled(&self, tokens: &[Token]) -> Result<(), &'static str> {
+        let has_begun = tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= self.requested));
+        if is_over(tokens, self.requested) {
+            Err("it has ended")
+        } else if self.rows == ReplayRows::Reset && has_begun {
+            Err("its rows were reset, and only the replay brings them back")
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl Token {
     /// Returns the move with which this token begins `replay`; `None` once it has begun. A segment that has not
     /// reached the start of the replay only marks it.
@@ -195,6 +213,19 @@ mod tests {
         let last = Some(cancelled(ReplayRows::Keep));
         assert_eq!(shown(&[back], last.as_ref()), Some(before.position), "what was shown is shown on (I-7)");
         assert_eq!(back.leave(&cancelled(ReplayRows::Reset)), None, "rows that are gone come back only on the way");
+    }
+
+    #[test]
+    fn a_replay_is_cancelled_before_it_has_ended_and_before_rows_are_gone() {
+        let may = |token, rows| asked(20, 4, rows).may_be_cancelled(&[token]);
+        let (not_begun, under_way, over) = (token(10, None), token(6, Some((20, 10))), token(10, Some((20, 10))));
+        for rows in [ReplayRows::Keep, ReplayRows::Reset] {
+            assert_eq!(may(not_begun, rows), Ok(()));
+            assert_eq!(may(over, rows), Err("it has ended"));
+        }
+        assert_eq!(may(under_way, ReplayRows::Keep), Ok(()), "its rows are right all the time");
+        assert!(may(under_way, ReplayRows::Reset).unwrap_err().starts_with("its rows were reset"));
+        assert_eq!(may(token(6, Some((12, 10))), ReplayRows::Reset), Ok(()), "those are of an earlier replay");
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! The rule whether the rows of a serving version must equal a fold of its events, and the reason that it shows if
-//! they do not.
+//! The rules of the background checks: when they rest, which version is checked, and what is shown of the result.
 //!
-//! A fold takes the events in the order of the journal, each once. A view has the same rows only if it also took them
-//! so. Events that were set aside may be applied later or never, also by a replay in place over rows that stay.
-//! Nothing records which rows that has touched, so such a version is not compared until it is rebuilt.
+//! The rows of a serving version must equal a fold of its events. A fold takes the events in the order of the journal,
+//! each once. A view has the same rows only if it also took them so. Events that were set aside may be applied later or
+//! never, also by a replay in place over rows that stay. Nothing records which rows that has touched, so such a version
+//! is not compared until it is rebuilt.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::catalog::ProjectionState;
+use crate::limits;
 use crate::numbers::grouped;
 use crate::position::Position;
+use crate::reads::Reads;
+use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::verify::{Outcome, PartReport};
 use crate::version::VersionId;
@@ -103,6 +107,64 @@ pub fn is_fold(projection: &ProjectionState, version: VersionId) -> Result<(), N
     Ok(())
 }
 
+/// Checks that the rows of a version are compared with what code that reads these events in so many segments makes of
+/// past events. `leaves_out`: the version's options leave the part [`Fold`](crate::verify::Part::Fold) out.
+///
+/// # Errors
+/// The reason why they are not compared.
+pub fn may_compare(
+    projection: &ProjectionState,
+    version: VersionId,
+    segments: SegmentCount,
+    reads: &Reads,
+    leaves_out: bool,
+) -> Result<(), String> {
+    is_fold(projection, version).map_err(|why| why.to_string())?;
+    let Some(state) = projection.versions.get(&version) else { return Ok(()) };
+    match state.unlike(segments, reads) {
+        Some(unlike) => Err(unlike.to_string()),
+        None if state.seed.is_some() && leaves_out => {
+            Err("it began as a copy, and its options leave that part out".to_owned())
+        }
+        None => Ok(()),
+    }
+}
+
+/// The consequence of a check of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterCheck {
+    /// The result before it stays the last one.
+    Forget,
+    /// It is kept, and the next check is at the same place, so that it notices when the rows are right.
+    Again,
+    /// It is kept, and the next check is at the next place.
+    GoOn,
+}
+
+/// Returns the consequence of a check of rows. `was_wrong`: the result before it shows wrong rows. Rows that could not be
+/// checked stay as wrong as before.
+pub fn after_check(outcome: &Outcome, was_wrong: bool) -> AfterCheck {
+    match outcome {
+        Outcome::NotDone { .. } if was_wrong => AfterCheck::Forget,
+        Outcome::Failed => AfterCheck::Again,
+        Outcome::Passed | Outcome::NotDone { .. } => AfterCheck::GoOn,
+    }
+}
+
+/// Returns true if a version has much to do and makes progress, so that background checks wait. `reasons` are those that
+/// its processor reports.
+pub fn has_much_to_do(reasons: &[WaitingOn], lag: u64) -> bool {
+    let works = |reason: &WaitingOn| {
+        matches!(reason, WaitingOn::Share { .. } | WaitingOn::Copy { .. } | WaitingOn::Index { .. })
+    };
+    reasons.iter().all(works) && lag > limits::READY_LAG_MAX
+}
+
+/// Returns the rest after each check of pages, if a pass over all views has this many checks.
+pub fn rest_of_pages(checks: u32) -> Duration {
+    (limits::SCRUB_TIME / checks.max(1)).clamp(limits::SCRUB_REST_MIN, limits::SCRUB_REST_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +172,7 @@ mod tests {
     use crate::letter::{LettersOf, WhichLetters, Wish};
     use crate::name::ProjectionName;
     use crate::replay::ReplayRows;
-    use crate::segment::SegmentCount;
+    use crate::share::WorkShare;
     use crate::version::ViewId;
 
     fn version(build: u32) -> VersionId {
@@ -149,6 +211,48 @@ mod tests {
         }
         let projection = catalog.projections.values().next().unwrap();
         [1, 2, 3].map(|build| is_fold(projection, version(build)))
+    }
+
+    #[test]
+    fn a_pass_over_the_pages_takes_a_day_unless_there_is_little() {
+        assert_eq!(rest_of_pages(0), limits::SCRUB_REST_MAX);
+        assert_eq!(rest_of_pages(100), limits::SCRUB_REST_MAX);
+        assert_eq!(rest_of_pages(86_400), Duration::from_secs(1));
+        assert_eq!(rest_of_pages(u32::MAX), limits::SCRUB_REST_MIN);
+    }
+
+    #[test]
+    fn checks_wait_for_a_version_that_works_on_a_large_lag() {
+        let far = limits::READY_LAG_MAX + 1;
+        let reasons = [WaitingOn::Share { share: WorkShare::ALL }, WaitingOn::Paused];
+        assert!(has_much_to_do(&[], far) && has_much_to_do(&reasons[..1], far));
+        assert!(!has_much_to_do(&[], limits::READY_LAG_MAX));
+        assert!(!has_much_to_do(&reasons, far), "it may rest for ever");
+    }
+
+    #[test]
+    fn rows_that_were_wrong_are_checked_until_they_are_right() {
+        let undone = || Outcome::NotDone { why: "no".into() };
+        let after = |outcome: &Outcome| [false, true].map(|was_wrong| after_check(outcome, was_wrong));
+        assert_eq!(after(&Outcome::Passed), [AfterCheck::GoOn; 2]);
+        assert_eq!(after(&Outcome::Failed), [AfterCheck::Again; 2]);
+        assert_eq!(after(&undone()), [AfterCheck::GoOn, AfterCheck::Forget]);
+    }
+
+    #[test]
+    fn only_rows_of_the_recorded_code_are_compared_and_those_of_a_copy_if_its_options_let_them() {
+        let mut catalog = Catalog::default();
+        for (event, position) in [scheduled(1, None), scheduled(2, Some(1))].into_iter().zip(1..) {
+            catalog.evolve(&event, Position::new(position), Timestamp::from_micros(0)).unwrap();
+        }
+        let projection = catalog.projections.values().next().unwrap();
+        let may = |build, segments, leaves_out| {
+            may_compare(projection, version(build), segments, &Reads::default(), leaves_out)
+        };
+        assert_eq!(may(1, SegmentCount::ONE, true), Ok(()), "it is no copy");
+        assert_eq!(may(2, SegmentCount::ONE, false), Ok(()));
+        assert!(may(2, SegmentCount::ONE, true).unwrap_err().starts_with("it began as a copy"));
+        assert!(may(1, SegmentCount::new(2).unwrap(), false).unwrap_err().starts_with("it has 2 segments"));
     }
 
     #[test]

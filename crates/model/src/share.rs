@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::phase::Phase;
+
 /// The share of the time in which the processor of a version that is being built works. It rests for the remainder,
 /// so that the serving versions have the machine. The share refers to the time of one core; reading ahead takes a
 /// little of another one.
@@ -38,6 +40,12 @@ impl WorkShare {
         self.0
     }
 
+    /// Returns the share of a version in this phase whose rebuild has this share. Every other version works without
+    /// rests.
+    pub fn in_phase(self, phase: Phase) -> Self {
+        if phase == Phase::Initializing { self } else { Self::ALL }
+    }
+
     /// Returns the time to rest after working for `worked`, so that work and rest together have this share of work.
     pub fn rest(self, worked: Duration) -> Duration {
         worked * u32::from(100 - self.0) / u32::from(self.0)
@@ -66,5 +74,12 @@ mod tests {
         let rest = |percent| WorkShare::percent(percent).unwrap().rest(worked).as_millis();
         assert_eq!([100, 75, 50, 25, 1].map(rest), [0, 10, 30, 90, 2_970]);
         assert_eq!([0, 101].map(WorkShare::percent), [Err(InvalidShare(0)), Err(InvalidShare(101))]);
+    }
+
+    #[test]
+    fn only_a_version_that_is_being_built_rests() {
+        let quarter = WorkShare::percent(25).unwrap();
+        let rests = |phase: &Phase| quarter.in_phase(*phase) != WorkShare::ALL;
+        assert_eq!(Phase::ALL.into_iter().filter(rests).collect::<Vec<_>>(), [Phase::Initializing]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::catalog::VersionState;
+use crate::phase::Phase;
 use crate::position::Position;
 use crate::version::VersionId;
 
@@ -33,6 +35,16 @@ impl Part {
             Self::Rows => "rows",
             Self::Answers => "answers",
             Self::Fold => "fold",
+        }
+    }
+
+    /// Returns true if it can be done. `compares`: a version serves to compare with. `is_copy`: the version began as a
+    /// copy.
+    pub const fn is_possible(self, compares: bool, is_copy: bool) -> bool {
+        match self {
+            Self::Counts | Self::Checks => true,
+            Self::Rows | Self::Answers => compares,
+            Self::Fold => is_copy,
         }
     }
 
@@ -217,9 +229,53 @@ impl Report {
     }
 }
 
+/// Returns the parts that a verification requires of those that the version's options name. A first version cannot be
+/// compared with anything, even if later ones must be.
+pub fn required(named: &[Part], compares: bool, is_copy: bool) -> Vec<Part> {
+    Part::ALL.into_iter().filter(|part| named.contains(part) && part.is_possible(compares, is_copy)).collect()
+}
+
+/// Returns true if the verdict of a version says too much once an event is set aside in it: it has passed with no such
+/// event. A waived verdict stays valid: the person who waived it is responsible. `counts_letters`: an event that is set
+/// aside makes it fail, according to its options.
+pub fn rests_on_no_letters(state: &VersionState, counts_letters: bool) -> bool {
+    let passed = state.verified.as_ref().is_some_and(|it| it.verdict == Verdict::Pass && it.waived.is_none());
+    state.phase == Phase::Initializing && counts_letters && passed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::CatalogEvent;
+    use crate::testing::{catalog, scheduled, view};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_cannot_be_done_is_not_required() {
+        let all = [Part::Fold, Part::Rows, Part::Checks];
+        assert_eq!(required(&all, true, true), [Part::Checks, Part::Rows, Part::Fold]);
+        assert_eq!(required(&all, false, true), [Part::Checks, Part::Fold], "a first version");
+        assert_eq!(required(&all, true, false), [Part::Checks, Part::Rows], "no copy");
+        assert_eq!(required(&[], true, true), []);
+    }
+
+    #[test]
+    fn a_verdict_rests_on_letters_while_it_is_a_pass_that_nobody_waived() {
+        let verified = |verdict| CatalogEvent::Verified { view: view(1), verdict, report: Arc::new(report([])) };
+        let rests = |events: Vec<CatalogEvent>, counts_letters| {
+            let begins = [scheduled(view(1), None), CatalogEvent::Initializing { view: view(1) }];
+            let catalog = catalog(begins.into_iter().chain(events));
+            rests_on_no_letters(catalog.version(&view(1)).unwrap(), counts_letters)
+        };
+        let (passed, failed) = (verified(Verdict::Pass), verified(Verdict::Fail));
+        let waived = CatalogEvent::Waived { view: view(1), by: "ana".into(), why: "known".into() };
+        assert!(rests(vec![passed.clone()], true));
+        assert!(!rests(vec![passed.clone()], false), "letters are allowed");
+        assert!(!rests(vec![], true) && !rests(vec![failed.clone()], true), "no pass");
+        assert!(!rests(vec![failed, waived], true), "somebody is responsible");
+        let given_up = CatalogEvent::Failed { view: view(1), reason: "no".into() };
+        assert!(!rests(vec![passed, given_up], true), "nobody moves to it");
+    }
 
     fn report(outcomes: impl IntoIterator<Item = (Part, Outcome)>) -> Report {
         let part = |(part, outcome)| PartReport { outcome, looked_at: 1, ..PartReport::not_done(part, "") };

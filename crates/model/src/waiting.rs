@@ -408,6 +408,11 @@ reasons! { f:
 }
 
 impl WaitingOn {
+    /// Returns true if the view is damaged.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
     /// Returns true if the version is blocked until an operator does something about this. `retry` is the policy for the
     /// events that its handler refuses: they are retried before an operator is needed.
     pub fn needs_somebody(&self, retry: &Retry) -> bool {

@@ -6,35 +6,38 @@ use dacapo::limits;
 
 // The world.
 
-/// The length of one step of the simulation, and so the shortest time that it tells apart.
+/// The length of one step of the simulation, and so the shortest time that it tells apart. It is small beside each
+/// limit of the nodes, and each step costs real time.
 pub const TICK: Duration = Duration::from_millis(2);
-/// Number of clients that append and query.
+/// Number of clients that append and query. Enough to be concurrent in one stream, and few enough for a short history.
 pub const CLIENTS: usize = 4;
 /// The number of streams. Few, so that clients meet in them.
 pub const LEDGERS: usize = 7;
 /// The time after the storm until everything must have come right. A handler's retries are up to 30 s apart.
 pub const CALM_MAX: Duration = Duration::from_secs(90);
-/// The time for which a node that did not start rests before it is started again.
+/// The time for which a node that did not start rests before it is started again. It is short beside a storm, so that a
+/// node tries several times.
 pub const START_REST: Duration = Duration::from_millis(200);
-/// The time for which the disk keeps a transaction for a node that it does not hear of.
+/// The time for which the disk keeps a transaction for a node that it does not hear of. Half of a lease: a transaction
+/// of a node that is gone ends before its lease does.
 pub const SILENCE_TIME_MAX: Duration = Duration::from_millis(1_500);
-/// A try of an effect that takes longer has failed.
+/// A try of an effect that takes longer has failed. It is short, so that tries that are cut off happen often.
 pub const EFFECT_TIME_MAX: Duration = Duration::from_secs(1);
-/// Most violations of one invariant that are printed.
+/// Most violations of one invariant that are printed. The first ones show the cause, and a seed is run again anyway.
 pub const TOLD_EACH_MAX: usize = 5;
 
 // Clients.
 
-/// The time for which a query waits inside the node.
+/// The time for which a query waits inside the node. It is short, so that queries end by it during faults.
 pub const QUERY_TIME_MAX: Duration = Duration::from_millis(1_500);
-/// The time for which a client waits for an answer.
+/// The time for which a client waits for an answer. It is a little more than a node may take.
 pub const CLIENT_TIME_MAX: Duration = Duration::from_secs(2);
-/// Most tries of a client for a call without an answer.
+/// Most tries of a client for a call without an answer. Together they outlast most faults of a storm.
 pub const CLIENT_TRIES_MAX: usize = 6;
 
 // Checkers.
 
-/// The time between two checks of who has which segment.
+/// The time between two checks of who has which segment. It is less than the time between two renewals.
 pub const CLAIMS_LOOK: Duration = Duration::from_millis(250);
 /// The time that beyond its time something may take to be noticed: leases are looked at when they are renewed, a
 /// handler may keep a batch, and a call may be tried again.

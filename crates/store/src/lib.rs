@@ -19,6 +19,7 @@ mod clock;
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 pub mod contract;
+mod delegate;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
@@ -40,6 +41,8 @@ pub mod view_form;
 mod views;
 
 pub use clock::{Clock, SystemClock, uuid_at};
+#[doc(hidden)]
+pub use delegate::delegated;
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use files::no_more_files;
 pub use head::Head;
@@ -48,8 +51,6 @@ pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
-#[doc(hidden)]
-pub use views::delegated;
 pub use views::{
     Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewLetters,
     ViewOutbox, ViewReader, ViewRows, ViewTokens, ViewWriter, Views, WhichEffects, WhichLetters, of_none,

@@ -1,6 +1,5 @@
 //! Views: for each version of a projection a namespace of its own, with rows and tokens.
 
-mod delegate;
 mod letters;
 mod outbox;
 mod reader;
@@ -15,9 +14,6 @@ use dacapo_model::{
     JournalId, Letter, Mark, NewEffect, Position, ProjectionName, Refusal, Segment, SegmentCount, Token, TokenMove,
     ViewId,
 };
-
-#[doc(hidden)]
-pub use delegate::delegated;
 
 pub use dacapo_model::WhichLetters;
 pub use letters::ViewLetters;

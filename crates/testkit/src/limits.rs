@@ -8,7 +8,7 @@ use dacapo::limits;
 pub(crate) const CASE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time between two looks: most cases end after a few.
 pub(crate) const CASE_LOOK: Duration = Duration::from_millis(1);
-/// Most dead letters that a failed case shows.
+/// Most dead letters that a failed case shows. The first ones show the cause.
 pub(crate) const LETTERS_MAX: usize = 100;
 
 const _: () = assert!(

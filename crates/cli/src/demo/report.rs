@@ -5,6 +5,7 @@ use std::time::Duration;
 use dacapo_api::Problem;
 use serde::Serialize;
 
+use super::traffic::Counted;
 use crate::numbers::{count, counted, rate, whole};
 
 /// The result of the demo.
@@ -16,20 +17,15 @@ pub(super) struct Summary {
     pub(super) replay_per_s: f64,
     pub(super) flip_pause_ms: f64,
     pub(super) rollback_ms: f64,
-    pub(super) requests: u64,
-    pub(super) failed: u64,
-    pub(super) lost: u64,
-    pub(super) applied_twice: u64,
-    pub(super) time_travel: u64,
-    pub(super) first_failure: Option<String>,
-    pub(super) append_times: Vec<u32>,
-    pub(super) read_times: Vec<u32>,
+    /// The observations of the clients, and those of the fold of the journal after them.
+    pub(super) counted: Counted,
 }
 
 impl Summary {
     /// Returns true if nothing failed, was lost, was applied twice or went back in time.
     pub(super) fn is_good(&self) -> bool {
-        self.failed + self.lost + self.applied_twice + self.time_travel == 0
+        let Counted { failed, lost, applied_twice, time_travel, .. } = self.counted;
+        failed + lost + applied_twice + time_travel == 0
     }
 }
 
@@ -52,6 +48,7 @@ pub(super) struct Form {
 /// Returns the summary for programs.
 pub(super) fn form(summary: &Summary) -> Form {
     let rounded = |number: f64| (number * 1e3).round() / 1e3;
+    let Counted { requests, failed, lost, applied_twice, time_travel, .. } = summary.counted;
     Form {
         events: summary.events,
         accounts: summary.accounts,
@@ -59,17 +56,17 @@ pub(super) fn form(summary: &Summary) -> Form {
         replay_per_s: whole(summary.replay_per_s),
         flip_pause_ms: rounded(summary.flip_pause_ms),
         rollback_ms: rounded(summary.rollback_ms),
-        requests: summary.requests,
-        failed: summary.failed,
-        lost: summary.lost,
-        applied_twice: summary.applied_twice,
-        time_travel: summary.time_travel,
+        requests,
+        failed,
+        lost,
+        applied_twice,
+        time_travel,
     }
 }
 
 /// Returns the summary for people.
 pub(super) fn table(summary: &Summary) -> String {
-    let Summary { failed, lost, applied_twice, time_travel, .. } = *summary;
+    let Counted { requests, failed, lost, applied_twice, time_travel, .. } = summary.counted;
     let groups = [
         vec![
             ("events", count(summary.events)),
@@ -80,9 +77,9 @@ pub(super) fn table(summary: &Summary) -> String {
             ("rollback", format!("{:.1} ms from the request to the last reader", summary.rollback_ms)),
         ],
         vec![
-            ("requests", count(summary.requests)),
-            ("time of an append", times(&summary.append_times)),
-            ("time of a read", times(&summary.read_times)),
+            ("requests", count(requests)),
+            ("time of an append", times(&summary.counted.append_times)),
+            ("time of a read", times(&summary.counted.read_times)),
         ],
         vec![
             ("requests failed", count(failed)),
@@ -102,12 +99,12 @@ pub(super) fn table(summary: &Summary) -> String {
 
 /// Returns the faults.
 pub(super) fn fault(summary: &Summary) -> Problem {
-    let Summary { failed, lost, applied_twice, time_travel, .. } = summary;
-    let (failed, lost) = (counted(*failed, "request"), counted(*lost, "event"));
-    let (applied_twice, time_travel) = (counted(*applied_twice, "event"), counted(*time_travel, "reader"));
+    let Counted { failed, lost, applied_twice, time_travel, .. } = summary.counted;
+    let (failed, lost) = (counted(failed, "request"), counted(lost, "event"));
+    let (applied_twice, time_travel) = (counted(applied_twice, "event"), counted(time_travel, "reader"));
     let message = format!("{failed} failed, {lost} lost, {applied_twice} applied twice, {time_travel} sent back");
     let problem = Problem::new("demo_failed", message);
-    match &summary.first_failure {
+    match &summary.counted.first_failure {
         Some(failure) => problem.found(format!("the first failure: {failure}")),
         None => problem,
     }
@@ -140,27 +137,26 @@ mod tests {
             replay_per_s: 79_218.6,
             flip_pause_ms: 1_007.912_34,
             rollback_ms: 16.3,
-            requests: 32_496,
-            failed: 0,
-            lost: 0,
-            applied_twice: 0,
-            time_travel: 0,
-            first_failure: None,
-            append_times: vec![1_160, 72_200],
-            read_times: vec![30],
+            counted: good(),
         }
+    }
+
+    fn good() -> Counted {
+        let (append_times, read_times) = (vec![1_160, 72_200], vec![30]);
+        Counted { requests: 32_496, append_times, read_times, ..Counted::default() }
     }
 
     #[test]
     fn one_of_anything_that_must_not_be_makes_it_bad() {
         assert!(summary().is_good());
         let bad = [
-            Summary { failed: 1, ..summary() },
-            Summary { lost: 1, ..summary() },
-            Summary { applied_twice: 1, ..summary() },
-            Summary { time_travel: 1, ..summary() },
+            Counted { failed: 1, ..good() },
+            Counted { lost: 1, ..good() },
+            Counted { applied_twice: 1, ..good() },
+            Counted { time_travel: 1, ..good() },
         ];
-        for summary in bad {
+        for counted in bad {
+            let summary = Summary { counted, ..summary() };
             assert!(!summary.is_good(), "{summary:?}");
             assert!(table(&summary).contains("NOT as it must be"));
             assert!(fault(&summary).message.contains('1'));

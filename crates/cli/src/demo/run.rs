@@ -216,14 +216,11 @@ impl Demo {
             replay_per_s,
             flip_pause_ms: flip_pause.as_secs_f64() * 1e3,
             rollback_ms: rollback.as_secs_f64() * 1e3,
-            requests: counted.requests,
-            failed: counted.failed,
-            lost: counted.lost + found.lost,
-            applied_twice: counted.applied_twice + found.applied_twice,
-            time_travel: counted.time_travel,
-            first_failure: counted.first_failure,
-            append_times: counted.append_times,
-            read_times: counted.read_times,
+            counted: Counted {
+                lost: counted.lost + found.lost,
+                applied_twice: counted.applied_twice + found.applied_twice,
+                ..counted
+            },
         })
     }
 

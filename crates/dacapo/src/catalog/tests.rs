@@ -1,12 +1,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dacapo_model::{
-    FlipPolicy, JournalId, Mark, ProjectionName, Reads, Revision, SegmentCount, StreamName, VersionId, ViewId,
-};
+use dacapo_model::{FlipPolicy, ProjectionName, Reads, Revision, SegmentCount, StreamName, VersionId, ViewId};
 use dacapo_store::memory::MemoryJournal;
-use dacapo_store::{Appended, EventBatch, Filter, StreamInfo, SystemClock};
+use dacapo_store::{Appended, EventBatch, SystemClock};
 use tokio::time::Instant;
 
 use super::*;
@@ -52,57 +49,46 @@ impl Hanging {
     async fn answers(&self) {
         drop(self.hangs.subscribe().wait_for(|hangs| !hangs).await);
     }
-}
 
-#[async_trait]
-impl Journal for Hanging {
-    fn id(&self) -> JournalId {
-        self.inner.id()
-    }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.inner.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+    async fn append_once_it_answers(&self, append: Append) -> Result<Appended, AppendError> {
         self.answers().await;
         self.appended.store(true, Ordering::Release);
         self.inner.append(append).await
     }
 
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.answers().await;
-        self.inner.read(after, filter, limit).await
-    }
-
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+    async fn read_stream_while_any_are_left(
+        &self,
+        stream: &StreamName,
+        after: Revision,
+        limit: Limit,
+    ) -> Result<EventBatch, StoreError> {
         self.answers().await;
         if self.reads_left.fetch_sub(1, Ordering::AcqRel) == 0 {
             std::future::pending::<()>().await;
         }
         self.inner.read_stream(stream, after, limit).await
     }
+}
 
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.answers().await;
-        self.inner.stream_revision(stream).await
-    }
+/// A call that waits until the journal answers.
+macro_rules! once_it_answers {
+    ($self:ident, $call:expr,) => {{
+        $self.answers().await;
+        $call.await
+    }};
+}
 
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.inner.streams(category, after, most).await
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.inner.head()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
+dacapo_store::delegate! {
+    impl Journal for Hanging {
+        id;
+        mark;
+        append => append_once_it_answers;
+        read by once_it_answers();
+        read_stream => read_stream_while_any_are_left;
+        stream_revision by once_it_answers();
+        streams;
+        head;
+        close;
     }
 }
 

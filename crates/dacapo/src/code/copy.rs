@@ -1,12 +1,12 @@
-//! The rules for a new version that begins as a copy of another one's view instead of reading the past.
+//! The declaration of a new version that begins as a copy of another one's view instead of reading the past.
 //!
-//! This module owns the declaration and the rules for what cannot be correct. The processor makes the copy, as one
-//! transaction under its claim that moves every token from the start to the copied one's place.
+//! This module owns the check of the tables. The other rules are in [`dacapo_model::copy`]. The processor makes the copy,
+//! as one transaction under its claim that moves every token from the start to the copied one's place.
 
 use std::sync::Arc;
 
-use dacapo_model::{SegmentCount, VersionId, ViewId};
-use dacapo_store::{Column, Streams, Table, View as StoredView};
+use dacapo_model::{SegmentCount, VersionId, ViewId, copy};
+use dacapo_store::{Column, Table, View as StoredView};
 
 use super::{Seed, VersionCode};
 
@@ -30,57 +30,13 @@ pub(crate) fn check(
     source_segments: SegmentCount,
     source_code: Option<&VersionCode>,
 ) -> Result<(), String> {
-    let Some(code) = source_code else {
-        let text = "this node does not carry its code, so the events of its rows are unknown";
-        return Err(format!("{text}: carry it as well"));
-    };
-    if segments != source_segments {
-        return Err(format!(
-            "it has {source_segments} segments and the new version {segments}, so their tokens do not say the same: \
-             give the new one {source_segments}"
-        ));
-    }
-    let unseen = unseen(new, code);
-    if !unseen.is_empty() {
-        return Err(format!("it never saw {}: let the new version read the past", unseen.join(", ")));
-    }
+    copy::fits(&new.code, segments, source_code.map(|source| &source.code), source_segments)?;
+    let tables = source_code.map(|source| source.tables).unwrap_or_default();
     match new.options.seed {
         Seed::Never => Err("the code of the new version does not say how: set `seed` in its options".to_owned()),
-        Seed::Columns => statements(new.tables, code.tables).map(drop).map_err(|why| format!("{why} ({source})")),
+        Seed::Columns => statements(new.tables, tables).map(drop).map_err(|why| format!("{why} ({source})")),
         Seed::Sql(_) | Seed::Migrate => Ok(()),
     }
-}
-
-/// Returns the reason why a view with dead letters is not copied. Letters of skipped events count, too: the copy would
-/// lack their events without a letter that shows it (I-11).
-pub(crate) fn lacks(letters: u64) -> String {
-    let events = if letters == 1 { "an event that is".to_owned() } else { format!("{letters} events that are") };
-    format!(
-        "its rows lack {events} set aside, and a copy would lack them without a word: retry or drop its dead letters \
-         first, or let the new version read the past"
-    )
-}
-
-/// Returns the types and categories of events that `new` reads and `old` does not.
-fn unseen(new: &VersionCode, old: &VersionCode) -> Vec<String> {
-    let (wanted, had) = (new.filter.types.as_deref(), old.filter.types.as_deref());
-    let types = match (wanted, had) {
-        (_, None) => vec![],
-        (None, Some(_)) => vec!["events of every type".to_owned()],
-        (Some(wanted), Some(had)) => {
-            wanted.iter().filter(|name| !had.contains(name)).map(|name| format!("events of type {name}")).collect()
-        }
-    };
-    let categories = match (&new.filter.streams, &old.filter.streams) {
-        (_, Streams::All) | (Streams::User | Streams::Categories(_), Streams::User) => vec![],
-        (Streams::Categories(wanted), Streams::Categories(had)) => {
-            let lacking = wanted.iter().filter(|name| !had.contains(name));
-            lacking.map(|name| format!("streams of category {name}")).collect()
-        }
-        (Streams::User | Streams::All, Streams::Categories(_)) => vec!["streams of every category".to_owned()],
-        (Streams::All, Streams::User) => vec!["streams of dacapo itself".to_owned()],
-    };
-    types.into_iter().chain(categories).collect()
 }
 
 /// Returns the statements that copy the tables and columns that both have.

@@ -42,7 +42,7 @@ pub(crate) use aside::{Aside, letter, shortened};
 pub(crate) use busy::Busy;
 pub(crate) use carry::{check as check_carried, check_all as check_all_carried, check_categories};
 pub(crate) use comparison::{Pair, Pairs, pairs, same, show_key};
-pub(crate) use copy::{SeedFrom, check, lacks, statements};
+pub(crate) use copy::{SeedFrom, check, statements};
 pub(crate) use failure::{Failure, FailureCause};
 pub(crate) use handlers::{Handlers, Work};
 pub(crate) use shadow::{AnyQuery, Shadow};

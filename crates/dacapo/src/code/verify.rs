@@ -47,6 +47,11 @@ impl Default for Verify {
 }
 
 impl Verify {
+    /// Returns true if an event that is set aside makes the verification fail.
+    pub(crate) fn counts_letters(&self) -> bool {
+        !self.letters_allowed && !self.without.contains(&Part::Counts)
+    }
+
     /// Returns the options with these parts required as well.
     #[must_use]
     pub fn require(mut self, parts: impl IntoIterator<Item = Part>) -> Self {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dacapo_model::views::FoundView;
 use dacapo_model::{CatalogCommand, Parted, Phase, Position, VersionState, ViewId};
 use dacapo_store::{Journal, Store, StoreError};
 
@@ -25,12 +26,12 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
             catalog.refresh().await?;
         }
         let current = catalog.current();
-        match current.version(&id).map(|state| (state.phase, state.parted)) {
-            None => {
+        match current.found_view(&id) {
+            FoundView::Unknown => {
                 let advice = "remove it, or put the journal back that it was made from";
                 tracing::warn!(view = %id, advice, "a view is there of which the journal knows nothing; it is left alone");
             }
-            Some((phase, None)) if phase.applies() => {
+            FoundView::MustMatch => {
                 let Ok(Some(view)) = views.find(&id).await else { continue };
                 let reaches = reaches(&*store.journal, &*view).await;
                 let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
@@ -42,9 +43,8 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
                     Err(error) => return Err(error),
                 }
             }
-            // A process that was killed before it knew that the version is gone has made the view again (I-12).
-            Some((Phase::Obsolete, _)) => discard(views, &current, &id).await?,
-            Some(_) => {}
+            FoundView::IsDropped => discard(views, &current, &id).await?,
+            FoundView::Stays => {}
         }
     }
     Ok(())

@@ -8,7 +8,8 @@
 //!
 //! One task looks at the catalog, the tokens and the time, does what is missing and waits for a change. It holds no
 //! state that matters: it finds again everything that it forgets. It never decides. The rules are
-//! [`dacapo_model::rebuild::plan`] and those of the catalog.
+//! [`dacapo_model::rebuild::plan`] for the catalog, [`dacapo_model::work::wanted`] for the tasks,
+//! [`dacapo_model::views`] for views as a whole, and those of the catalog.
 
 mod belongs;
 mod observe;
@@ -112,12 +113,9 @@ async fn reconcile(versions: &Arc<Versions>, tasks: &mut Tasks) -> Result<(), Ca
 async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<(), CatalogError> {
     let carried: Vec<Code> = versions.carried().into_iter().map(|carried| code(versions, carried)).collect();
     let Observed { head, tokens, bare, speaking, may_begin } = observed;
-    let facts = Facts { carried: &carried, tokens, bare, speaking, head: *head, now: versions.world.clock.now() };
+    let (head, now) = (*head, versions.world.clock.now());
+    let facts = Facts { carried: &carried, tokens, bare, speaking, may_begin, head, now };
     for command in plan(&versions.catalog.current(), &facts) {
-        // A version that has become known only now is observed first.
-        if matches!(&command, CatalogCommand::Begin(id) if !may_begin.contains(id)) {
-            continue;
-        }
         let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
         if ends_replay {
             versions.world.probe.completed(Step::ReplayCovered);

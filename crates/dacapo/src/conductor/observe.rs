@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, WorkShare, covered};
+use dacapo_model::views::{Consequences, ViewFault, consequences};
+use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, covered};
 use dacapo_store::StoreError;
 
 use super::belongs::unbegun;
@@ -14,7 +15,7 @@ use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::Voices;
 use crate::history;
 use crate::processor::Orders;
-use crate::versions::Versions;
+use crate::versions::{Versions, may_speak};
 
 /// The observations of all versions.
 #[derive(Default)]
@@ -45,9 +46,8 @@ pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<
         // First, so that nobody finds it closed without a reason.
         versions.notes.set_trouble(&id, attended.as_ref().err().map(trouble));
         shut(versions, &id, state, &attended).await?;
-        if matches!(attended, Err(CatalogError::Store(StoreError::Unavailable { .. }))) {
-            // Its progress is unknown, so it is not known to have reached its events.
-            observed.speaking.insert(id.clone());
+        if let Err(CatalogError::Store(error)) = &attended {
+            observed.speaking.extend(may_speak(error).then(|| id.clone()));
         }
         observed.may_begin.extend((state.phase == Phase::Scheduled && attended.is_ok()).then(|| id.clone()));
         if let Some(found) = attended.ok().flatten() {
@@ -60,34 +60,43 @@ pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<
     Ok(observed)
 }
 
-/// Closes a version from which nobody may be answered. Fails a version that is being built and can never be completed.
+/// Carries out the consequences of a look at a version's view ([`consequences`]).
 async fn shut(
     versions: &Arc<Versions>,
     id: &ViewId,
     state: &VersionState,
     attended: &Result<Option<Found>, CatalogError>,
 ) -> Result<(), CatalogError> {
-    if let Err(CatalogError::Store(StoreError::Parted(_))) = attended {
-        // The view is not of this journal. It stays closed until its journal is there again, or until it is built
-        // again.
-        close(versions, id).await;
-    }
+    let fault = match attended {
+        Err(CatalogError::Store(error)) => Some(error),
+        Ok(_) | Err(_) => None,
+    };
     let damage = versions.open_version(id).and_then(|open| open.view.health().damaged);
-    if let (Some(_), Err(CatalogError::Store(error @ StoreError::Corrupt { .. }))) = (&damage, attended) {
-        // Nobody can be answered from it. Other damage is refused where it is read, and the rest is answered.
-        versions.notes.set_resting(id, error.clone());
+    let Consequences { closes, rests, fails } = consequences(state.phase, fault.map(kind), damage.is_some());
+    if let Some(fault) = fault.filter(|_| rests) {
+        versions.notes.set_resting(id, fault.clone());
+    }
+    if closes {
         close(versions, id).await;
     }
     if attended.is_ok() {
         versions.notes.end_rest(id);
     }
-    if let (Phase::Initializing, Some(error)) = (state.phase, damage) {
-        give_up(versions, id, &StoreError::corrupt(format!("the view {id}"), error)).await?;
+    let damage = damage.map(|error| StoreError::corrupt(format!("the view {id}"), error));
+    match damage.as_ref().or(fault).filter(|_| fails) {
+        Some(error) => give_up(versions, id, error).await,
+        None => Ok(()),
     }
-    if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, attended) {
-        give_up(versions, id, error).await?;
+}
+
+fn kind(error: &StoreError) -> ViewFault {
+    match error {
+        StoreError::Unavailable { .. } => ViewFault::Unavailable,
+        StoreError::Parted(_) => ViewFault::Parted,
+        StoreError::Corrupt { .. } => ViewFault::Corrupt,
+        // No other error passes.
+        _ => ViewFault::Unfit,
     }
-    Ok(())
 }
 
 /// Returns the wait reason of a version whose phase could not be carried out.
@@ -98,11 +107,8 @@ pub(super) fn trouble(error: &CatalogError) -> WaitingOn {
     }
 }
 
-/// Fails a version that can never be built: its view is damaged or has another form. A later build replaces it.
+/// Fails a version that can never be built, for this reason.
 async fn give_up(versions: &Arc<Versions>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
-    if matches!(error, StoreError::Unavailable { .. }) {
-        return Ok(());
-    }
     tracing::warn!(view = %id, %error, "the version cannot be built");
     let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
     match Arc::clone(&versions.catalog).change(fail, RequestedBy::by_plan()).await {
@@ -139,10 +145,8 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
             drop(version.told());
             let tokens = version.tokens().await?;
             versions.notes.watch_claims(id, &tokens, &versions.cluster);
-            version.commands.work(match &version.carried {
-                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
-                _ => WorkShare::ALL,
-            });
+            let share = version.carried.as_ref().map(|carried| carried.options.rebuild_share).unwrap_or_default();
+            version.commands.work(share.in_phase(state.phase));
             let covers = covered(&tokens);
             versions.trails.look(id, &tokens, version.reached(covers), versions.head());
             lift_stray(versions, &version, &tokens).await?;

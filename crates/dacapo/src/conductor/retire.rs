@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{Catalog, CatalogCommand, Phase, VersionState, ViewId};
-use dacapo_store::{StoreError, Views};
+use dacapo_model::{Catalog, CatalogCommand, ViewId};
+use dacapo_store::{Outbox, StoreError, View, Views};
 
 use super::start::{insert, is_other};
 use crate::catalog::{CatalogError, RequestedBy};
@@ -17,8 +17,7 @@ use crate::world::Step;
 /// (I-12).
 pub(super) async fn let_go(versions: &Versions) {
     let catalog = versions.catalog.current();
-    let is_gone = |id: &&ViewId| catalog.version(id).is_none_or(|state| state.phase == Phase::Obsolete);
-    let gone: Vec<_> = versions.opening.lock().await.iter().filter(is_gone).cloned().collect();
+    let gone: Vec<_> = versions.opening.lock().await.iter().filter(|id| catalog.is_gone(id)).cloned().collect();
     for id in gone {
         stop(versions, &id).await;
         let dropped = discard(&*versions.views, &catalog, &id).await;
@@ -48,13 +47,15 @@ pub(super) async fn close(versions: &Versions, id: &ViewId) {
 /// made.
 pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogError> {
     versions.world.probe.completed(Step::CleaningUp);
-    if owes(versions, id).await? {
+    if let Some(owed) = owed(versions, id).await? {
+        deliver_rest(versions, id, owed).await;
         return Ok(());
     }
     stop(versions, id).await;
     revoke(&*versions.views, id).await?;
     // From here on nobody adds effects. A batch that was under way may have added some.
-    if owes(versions, id).await? {
+    if let Some(owed) = owed(versions, id).await? {
+        deliver_rest(versions, id, owed).await;
         return Ok(());
     }
     // From here on the clean-up cannot be cancelled. Until here it may have been.
@@ -76,8 +77,7 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
 /// Drops the view (I-12): first its epochs are revoked, then it is removed. `catalog` shows that this cannot be undone
 /// any more.
 pub(super) async fn discard(views: &dyn Views, catalog: &Catalog, id: &ViewId) -> Result<(), StoreError> {
-    let is_given_up = |state: &VersionState| state.phase == Phase::Obsolete || state.dropping;
-    assert!(catalog.version(id).is_none_or(is_given_up), "I-12: the catalog keeps {id}, so its view stays");
+    assert!(catalog.may_drop(id), "I-12: the catalog keeps {id}, so its view stays");
     revoke(views, id).await?;
     views.drop_view(id).await
 }
@@ -94,47 +94,49 @@ async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     }
 }
 
-/// Returns true if the version still has to make effects of events that it speaks for. Then its view stays, without a
-/// processor.
-async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError> {
+/// The effects that a version still has to make, and the view that keeps them.
+struct Owed {
+    view: Arc<dyn View>,
+    outbox: Outbox,
+}
+
+/// Returns the effects that a version still has to make before its view is dropped. A view that cannot be read has none.
+async fn owed(versions: &Versions, id: &ViewId) -> Result<Option<Owed>, StoreError> {
     let catalog = versions.catalog.current();
-    let Some(state) = catalog.version(id) else { return Ok(false) };
-    let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
     // A version that never served speaks for nothing. The delivery forgets effects for which another one speaks.
-    if !served.iter().any(|(_, version)| *version == id.version) {
-        return Ok(false);
+    if !catalog.projections.get(&id.projection).is_some_and(|state| state.has_served(id.version)) {
+        return Ok(None);
     }
     let found = match versions.views.find(id).await {
-        Ok(Some(view)) => view.outbox(0).await.map(|outbox| Some((view, outbox))),
+        Ok(Some(view)) => view.outbox(0).await.map(|outbox| Some(Owed { view, outbox })),
         other => other.map(|_| None),
     };
     match found {
-        Ok(Some((view, outbox))) if outbox.pending > 0 => {
-            let carried = versions.code_of(id);
-            let delivers = match versions.open_version(id) {
-                Some(open) if is_other(&open, carried.as_ref()) || open.is_silent().await => {
-                    open.stop().await;
-                    false
-                }
-                Some(open) => {
-                    open.stop_applying().await;
-                    if !open.reacts() {
-                        // No delivery runs, so the pending effects are reported here.
-                        open.effects.outbox.send_replace(outbox.clone());
-                    }
-                    true
-                }
-                None => false,
-            };
-            if !delivers {
-                versions.opening.lock().await.insert(id.clone());
-                let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
-                version.effects.outbox.send_replace(outbox);
-                insert(versions, version).await;
-            }
-            Ok(true)
-        }
-        Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
-        Err(error) => Err(error),
+        Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(None),
+        found => Ok(found?.filter(|owed| owed.outbox.pending > 0)),
     }
+}
+
+/// Lets the delivery of a version make its last effects, without a processor.
+async fn deliver_rest(versions: &Arc<Versions>, id: &ViewId, owed: Owed) {
+    let Owed { view, outbox } = owed;
+    let carried = versions.code_of(id);
+    match versions.open_version(id) {
+        Some(open) if is_other(&open, carried.as_ref()) || open.is_silent().await => open.stop().await,
+        Some(open) => {
+            open.stop_applying().await;
+            if !open.reacts() {
+                // No delivery runs, so the pending effects are reported here.
+                open.effects.outbox.send_replace(outbox);
+            }
+            return;
+        }
+        None => {}
+    }
+    let catalog = versions.catalog.current();
+    let Some(state) = catalog.version(id) else { return };
+    versions.opening.lock().await.insert(id.clone());
+    let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
+    version.effects.outbox.send_replace(outbox);
+    insert(versions, version).await;
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo_model::rebuild::no_source;
-use dacapo_model::{Phase, Token, VersionState, ViewId};
+use dacapo_model::{Phase, Token, VersionState, ViewId, copy};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 
@@ -160,15 +159,15 @@ async fn seed(
     carried: &VersionCode,
     view: &dyn dacapo_store::View,
 ) -> Result<Option<SeedFrom>, StoreError> {
-    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
-    if !view.tokens().await?.iter().all(Token::is_new) {
+    // For most versions the tokens do not matter, and are not read.
+    if state.seed.is_none() || state.phase != Phase::Initializing {
         return Ok(None);
     }
+    let tokens = view.tokens().await?;
     let catalog = versions.catalog.current();
     let projection = &catalog.projections[&id.projection];
-    if let Some(why) = no_source(id, projection, state) {
-        return Err(StoreError::Invalid(why));
-    }
+    let source = copy::source(id, projection, state, &tokens).map_err(StoreError::Invalid)?;
+    let Some(source) = source else { return Ok(None) };
     let segments = projection.versions[&source].segments;
     let source = ViewId { version: source, ..id.clone() };
     let refused =

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use dacapo_model::rebuild::wants_verification;
-use dacapo_model::{Phase, Position, ProjectionName, ViewId};
+use dacapo_model::work::{Here, Work, WorkFacts, wanted};
+use dacapo_model::{ProjectionName, ViewId};
 use tokio::task::JoinHandle;
 
 use super::observe::Observed;
@@ -14,65 +14,26 @@ use crate::limits;
 use crate::verify;
 use crate::versions::Versions;
 
-/// The work of a driver, and its object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
-    Flip(ProjectionName),
-    /// Lets SQL from outside find the serving version. No flip waits for this.
-    Publish(ProjectionName),
-    Verify(ViewId),
-    /// Puts live queries to a version that does not serve yet.
-    Shadow(ViewId),
-    /// Checks the rows of serving versions.
-    Scrub,
-}
-
 /// The drivers that run. Work that is interrupted with them begins again.
 #[derive(Default)]
 pub(super) struct Tasks(BTreeMap<Work, JoinHandle<()>>);
 
 impl Tasks {
-    /// Starts the drivers that the catalog requires and that do not run yet.
+    /// Starts the drivers that are wanted and do not run yet.
     pub(super) async fn tend(&mut self, versions: &Arc<Versions>, observed: &Observed) {
         self.clear().await;
-        self.begin(Work::Scrub, || verify::scrub(Arc::clone(versions)));
         let catalog = versions.catalog.current();
-        for (projection, state) in &catalog.projections {
-            let to = state.flip.map(|flip| ViewId { projection: projection.clone(), version: flip.to });
-            // Any node may drive it, but only a node that carries the version can know whether it is ready.
-            if to.is_none_or(|to| versions.code_of(&to).is_none() && versions.cluster.has_capable(&to)) {
-                continue;
+        let here = catalog.versions().map(|(id, _)| (id.clone(), here(versions, &id))).collect();
+        let Observed { tokens, bare, head, .. } = observed;
+        for work in wanted(&catalog, &WorkFacts { here: &here, tokens, bare, head: *head }) {
+            let versions = Arc::clone(versions);
+            match work.clone() {
+                Work::Flip(projection) => self.begin(work, || flip::drive(versions, projection)),
+                Work::Publish(projection) => self.begin(work, || publish(versions, projection)),
+                Work::Verify(id) => self.begin(work, || verify::drive(versions, id)),
+                Work::Shadow(id) => self.begin(work, || verify::shadow(versions, id)),
+                Work::Scrub => self.begin(work, || verify::scrub(versions)),
             }
-            self.begin(Work::Flip(projection.clone()), || flip::drive(Arc::clone(versions), projection.clone()));
-        }
-        for (projection, state) in &catalog.projections {
-            let Some((flip, version)) = state.served.last().copied() else { continue };
-            let serving = ViewId { projection: projection.clone(), version };
-            if versions.notes.is_published(projection, flip) || !versions.cluster.drives(&serving) {
-                continue;
-            }
-            self.begin(Work::Publish(projection.clone()), || publish(Arc::clone(versions), serving, flip));
-        }
-        for (id, state) in catalog.versions() {
-            let Some(tokens) = observed.tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else {
-                continue;
-            };
-            let verify = wants_verification(state, tokens, observed.bare.contains(&id), observed.head);
-            self.examine(versions, &id, verify);
-        }
-    }
-
-    /// Starts the verification of a version that is being built, and live queries to it, if they are wanted and it runs
-    /// here.
-    fn examine(&mut self, versions: &Arc<Versions>, id: &ViewId, verify: bool) {
-        let Some(open) = versions.open_version(id) else { return };
-        let Some(carried) = open.carried.clone().filter(|_| versions.cluster.drives(id)) else { return };
-        // A version that halts or is paused would only be found unfinished. It reports its own wait reasons.
-        if verify && !versions.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
-            self.begin(Work::Verify(id.clone()), || verify::drive(Arc::clone(versions), id.clone()));
-        }
-        if verify::are_wanted(&carried) {
-            self.begin(Work::Shadow(id.clone()), || verify::shadow(Arc::clone(versions), id.clone()));
         }
     }
 
@@ -100,9 +61,27 @@ impl Tasks {
     }
 }
 
-/// Lets SQL from outside find the version that serves since the flip at `flip`. After a failure it pauses, and the next
-/// round retries.
-async fn publish(versions: Arc<Versions>, serving: ViewId, flip: Position) {
+/// Returns the facts about a version on this node.
+fn here(versions: &Versions, id: &ViewId) -> Here {
+    let open = versions.open_version(id);
+    let running = open.as_ref().and_then(|open| open.carried.as_ref().map(|carried| (open, carried)));
+    Here {
+        carried: versions.code_of(id).is_some(),
+        capable: versions.cluster.has_capable(id),
+        drives: versions.cluster.drives(id),
+        waits: running.map(|(open, _)| !open.progress.borrow().waiting_on.is_empty()),
+        live_queries: running.is_some_and(|(_, carried)| verify::are_wanted(carried)),
+        published: versions.notes.published(&id.projection),
+    }
+}
+
+/// Lets SQL from outside find the version that serves since the last flip. After a failure it pauses, and the next round
+/// retries.
+async fn publish(versions: Arc<Versions>, projection: ProjectionName) {
+    let catalog = versions.catalog.current();
+    let last = catalog.projections.get(&projection).and_then(|state| state.served.last().copied());
+    let Some((flip, version)) = last else { return };
+    let serving = ViewId { projection, version };
     let published = versions.views.publish(&serving, flip).await;
     let failed = published.is_err();
     versions.notes.set_published(&serving, flip, published.err().map(|error| error.to_string()));

@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use dacapo_model::reach::{has_reached, makes_progress};
 use dacapo_model::{
     BegunEffect, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Timestamp, Token,
     VersionId, ViewId, Voice,
@@ -178,7 +179,7 @@ impl Delivery {
             true => vec![],
             false => self.view.effects_due(through, longest, most).await?,
         };
-        let is_due = |it: &PendingEffect| it.due <= now || it.due > now.plus(longest);
+        let is_due = |it: &PendingEffect| it.is_due(now, longest);
         if let Some(retried) = &under_way.retried {
             due.retain(|it| is_due(it) || !retried.contains(&it.number));
             if due.iter().all(is_due) {
@@ -367,12 +368,10 @@ impl Delivery {
         pending: &PendingEffect,
     ) -> Result<bool, StoreError> {
         let NewEffect { position, stream, .. } = &pending.effect;
-        let Some(until) = projection.spoke_before(other.id.version, *position) else { return Ok(false) };
-        let Some(state) = projection.versions.get(&other.id.version).filter(|state| state.phase.applies()) else {
-            return Ok(false);
-        };
+        let until = projection.comes_until(other.id.version, *position);
+        let (Some(until), Some(state)) = (until, projection.versions.get(&other.id.version)) else { return Ok(false) };
         let segment = state.segments.segment_of(stream.as_str());
-        let has_come = |tokens: &[Token]| tokens.iter().any(|token| token.segment == segment && token.shown() >= until);
+        let has_come = |tokens: &[Token]| has_reached(until, segment, tokens);
         if other.open.as_ref().is_some_and(|open| has_come(&open.progress.borrow().tokens)) {
             return Ok(false);
         }
@@ -388,9 +387,9 @@ impl Delivery {
         if has_come(&tokens) || state.paused || !has_code {
             return Ok(false);
         }
-        let halts = other.view.refusals().await?.iter().any(|refusal| refusal.segment == segment);
+        let refusals = other.view.refusals().await?;
         let reached = other.open.as_ref().and_then(|open| open.reached(open.progress.borrow().covers()));
         let still = versions.trails.look(&other.id, &tokens, reached, versions.head()).still(versions.trails.now());
-        Ok(!halts && still < limits::STALL_TIME_MAX)
+        Ok(makes_progress(segment, &refusals, still))
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::{EffectsClaim, Timestamp, limits};
+use dacapo_model::{EffectsClaim, Timestamp};
 use dacapo_store::{StoreError, View as StoredView};
 use tokio::time::Instant;
 
@@ -40,8 +40,7 @@ impl Right {
         self.is_lost
     }
 
-    /// Takes the right, if this member does not have it and can. If a live member does not give it back because it
-    /// cannot reach the store, its tries have ended after `time_max` and a lease.
+    /// Takes the right, if this member does not have it and can ([`EffectsClaim::may_be_taken`]).
     pub(super) async fn take(
         &mut self,
         view: &dyn StoredView,
@@ -53,10 +52,12 @@ impl Right {
             return Ok(self.claim);
         }
         let seen = view.effects_claim().await?;
-        if let Some(owner) = seen.owner.filter(|owner| *owner != cluster.me())
-            && cluster.lives(owner).await?
-            && self.waited(seen) < time_max + limits::LEASE_TIME
-        {
+        let lives = match seen.owner.filter(|owner| *owner != cluster.me()) {
+            Some(owner) => cluster.lives(owner).await?,
+            None => false,
+        };
+        let waited = if lives { self.waited(seen) } else { Duration::ZERO };
+        if !seen.may_be_taken(cluster.me(), lives, waited, time_max) {
             return Ok(None);
         }
         let next = seen.taken(cluster.me(), now);

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use dacapo_model::replay::{ReplayRows, is_over};
 use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
 
 use super::Node;
@@ -94,12 +93,7 @@ impl Node {
         };
         let found: Vec<_> = state.cancellable().into_iter().filter(wanted).collect();
         // If it is too late, the catalog says so about the version that it is too late for.
-        let late = match what {
-            Some(Cancel::Flip) => state.flips_next().or(state.serving),
-            Some(Cancel::CleanUp) => state.cleaned_up(),
-            _ => state.serving,
-        };
-        match (&found[..], what, version.or(late)) {
+        match (&found[..], what, version.or_else(|| state.too_late_for(what))) {
             ([only], ..) => Ok(*only),
             // The catalog gives the reason.
             ([], Some(what), Some(version)) => Ok((what, version)),
@@ -110,21 +104,13 @@ impl Node {
         }
     }
 
-    /// Checks that a replay can still be cancelled. Rows that were reset for it return only by completing it. A replay
-    /// whose end every segment has reached is done, even before the catalog records it.
+    /// Checks that a replay can still be cancelled.
     async fn check_replay(&self, view: &ViewId) -> Result<(), Error> {
         let replay = self.versions.catalog.current().version(view).and_then(|state| state.replay);
         let Some(replay) = replay.filter(|replay| !replay.cancelled) else { return Ok(()) };
         let tokens = self.versions.tokens(view).await?.unwrap_or_default();
-        let has_begun = tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= replay.requested));
-        let found = if is_over(&tokens, replay.requested) {
-            "it has ended"
-        } else if replay.rows == ReplayRows::Reset && has_begun {
-            "its rows were reset, and only the replay brings them back"
-        } else {
-            return Ok(());
-        };
-        Err(CatalogRefused::TooLate { view: view.clone(), what: "the replay of", found }.into())
+        let too_late = |found| CatalogRefused::TooLate { view: view.clone(), what: "the replay of", found };
+        Ok(replay.may_be_cancelled(&tokens).map_err(too_late)?)
     }
 }
 

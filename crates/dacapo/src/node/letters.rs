@@ -166,10 +166,7 @@ impl Settle {
     /// Returns true if the version has nothing left that a repeated request could complete.
     fn is_over(&self, node: &Node) -> bool {
         let catalog = node.versions.catalog.current();
-        catalog.version(&self.view).is_none_or(|state| match self.of {
-            LettersOf::Events => !state.phase.applies(),
-            LettersOf::Effects => state.phase == Phase::Obsolete,
-        })
+        !catalog.version(&self.view).is_some_and(|state| state.may_have(self.of))
     }
 
     /// Records the decision and carries it out. Returns its position and the number of letters. A request that

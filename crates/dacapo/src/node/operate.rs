@@ -143,7 +143,8 @@ impl Flip {
         })?;
         if *kind == FlipKind::Rollback {
             node.known_version(projection, to)?;
-            if let Some(serving) = state.and_then(|state| state.serving).filter(|serving| to >= *serving) {
+            let goes_on = state.filter(|state| state.kind_of_flip(to) != FlipKind::Rollback);
+            if let Some(serving) = goes_on.and_then(|state| state.serving) {
                 return Err(NoTarget::NotEarlier { to, serving }.into());
             }
         }

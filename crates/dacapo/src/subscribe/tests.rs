@@ -4,17 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use async_trait::async_trait;
-use dacapo_model::{
-    EventId, EventType, JournalId, Mark, Metadata, NewEvent, Position, Revision, StreamName, Timestamp, limits,
-};
+use dacapo_model::{EventId, EventType, Metadata, NewEvent, Position, StreamName, Timestamp, limits};
 use dacapo_store::memory::MemoryJournal;
-use dacapo_store::{
-    Append, AppendError, Appended, Clock, EventBatch, Filter, Journal, Limit, OnKnown, StoreError, StreamEvent,
-    StreamInfo, Streams,
-};
+use dacapo_store::{Append, Clock, EventBatch, Filter, Journal, Limit, OnKnown, StoreError, StreamEvent, Streams};
 use proptest::prelude::*;
-use tokio::sync::watch;
 
 use super::{Bounds, Subscription, Tail};
 
@@ -76,21 +69,8 @@ async fn pause(times: u8) {
     }
 }
 
-#[async_trait]
-impl Journal for Slow {
-    fn id(&self) -> JournalId {
-        self.inner.id()
-    }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.inner.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.inner.append(append).await
-    }
-
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+impl Slow {
+    async fn read_slowly(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let number = self.reads.fetch_add(1, Ordering::SeqCst) as usize;
         *self.read_on.lock().unwrap() = Some(thread::current().id());
         let times = self.pauses.get(number % self.pauses.len().max(1)).copied().unwrap_or(0);
@@ -101,34 +81,20 @@ impl Journal for Slow {
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         batch
     }
+}
 
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.inner.read_stream(stream, after, limit).await
-    }
-
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.inner.stream_revision(stream).await
-    }
-
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.inner.streams(category, after, most).await
-    }
-
-    fn blocks(&self) -> bool {
-        self.blocks
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.inner.head()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
+dacapo_store::delegate! {
+    impl Journal for Slow {
+        id;
+        mark;
+        append;
+        read => read_slowly;
+        read_stream;
+        stream_revision;
+        streams;
+        { fn blocks(&self) -> bool { self.blocks } }
+        head;
+        close;
     }
 }
 

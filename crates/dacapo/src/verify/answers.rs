@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dacapo_model::rebuild::stage;
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{Catalog, Phase, Position, Stage, VersionState, ViewId};
+use dacapo_model::{Catalog, Phase, Position, Stage, ViewId};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -78,16 +78,13 @@ async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> R
     let tokens = versions.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
     let bare = versions.is_bare(id).await.map_err(|error| error.to_string())?;
-    if !matches!(stage(state, &tokens, bare, versions.head()), Some(Stage::Verifying | Stage::Ready)) {
+    if !stage(state, &tokens, bare, versions.head()).is_some_and(Stage::has_caught_up) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
     let old_code = old_code.as_ref().ok_or("the code of the serving version is not here")?;
-    // During a flip, the version must not wait for the old version, which may be slow. A version without a verdict is
-    // excepted, since it may need the answers for it.
     let flips = |catalog: &Arc<Catalog>| {
-        let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
-        flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
+        catalog.projections.get(&id.projection).is_some_and(|projection| projection.flips_before(id.version))
     };
     let mut changes = versions.catalog.watch();
     let met = tokio::select! {

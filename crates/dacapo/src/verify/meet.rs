@@ -19,12 +19,12 @@
 //! join or leave, two of them may verify a version for a moment, and each lifts the caps of the other. A driver that
 //! finds a version past the position that it waits for begins again.
 
-use std::collections::BTreeSet;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{BackOff, Position, Token, ViewId};
+use dacapo_model::meet::{Meeting, is_apart, meeting};
+use dacapo_model::{BackOff, Position, ViewId};
 use dacapo_store::{StoreError, ViewReader};
 use tokio::time::Instant;
 
@@ -169,11 +169,6 @@ async fn shown(
     }
 }
 
-/// Returns true if several members move the version.
-fn is_apart(tokens: &[Token]) -> bool {
-    tokens.iter().map(|token| token.claimed_by).collect::<BTreeSet<_>>().len() > 1
-}
-
 /// Waits until several members move the version.
 async fn taken_apart(version: &OpenVersion) {
     let mut progress = version.progress.clone();
@@ -204,13 +199,6 @@ impl Patience {
     }
 }
 
-/// Returns the position of a state in which all tokens are at one position and none replays past events.
-fn one_position(tokens: &[Token]) -> Option<Position> {
-    let replays = |token: &Token| token.replay.is_some_and(|mark| !token.covers(mark.through));
-    let first = tokens.first()?.position;
-    tokens.iter().all(|token| token.position == first && !replays(token)).then_some(first)
-}
-
 /// Returns a state in which all tokens are at one wanted position, as soon as there is one; or the reason why there is
 /// none.
 async fn settled(
@@ -220,19 +208,20 @@ async fn settled(
     patience: &mut Patience,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut progress = version.progress.clone();
-    let is_wanted = |tokens: &[Token]| one_position(tokens).is_some_and(|position| wanted.contains(&position));
-    let is_past = |token: &Token| matches!(wanted.end_bound(), Bound::Included(end) if token.position > *end);
     loop {
         let seen = progress.borrow_and_update().clone();
-        if is_wanted(&seen.tokens) {
-            let reader = version.view.reader().await?;
-            if is_wanted(reader.tokens()) {
-                return Ok(Ok(reader));
+        match meeting(&seen.tokens, &wanted) {
+            Meeting::There => {
+                let reader = version.view.reader().await?;
+                if meeting(reader.tokens(), &wanted) == Meeting::There {
+                    return Ok(Ok(reader));
+                }
             }
-        }
-        // A version that is past the position never returns to it.
-        if seen.tokens.iter().any(is_past) {
-            return Ok(Err(NotMet::Later(format!("{} continued: another node lifted its cap", version.id.version))));
+            Meeting::Past => {
+                let why = format!("{} continued: another node lifted its cap", version.id.version);
+                return Ok(Err(NotMet::Later(why)));
+            }
+            Meeting::OnItsWay => {}
         }
         let left = patience.left(seen.covers());
         let is_open = versions.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));

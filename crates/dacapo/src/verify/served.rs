@@ -16,9 +16,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::scrub::{ScrubResult, is_fold};
+use dacapo_model::scrub::{AfterCheck, ScrubResult, after_check, has_much_to_do, may_compare};
 use dacapo_model::verify::{Outcome, Part, PartReport};
-use dacapo_model::{Phase, Position, ViewId, WaitingOn, WorkShare};
+use dacapo_model::{Phase, Position, ViewId, WorkShare};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::time::Instant;
@@ -96,11 +96,8 @@ fn is_busy(versions: &Versions) -> bool {
 /// Returns true if a version has much to do and makes progress.
 fn is_far_behind(versions: &Versions, open: &OpenVersion) -> bool {
     let progress = open.progress.borrow();
-    let works = |reason: &WaitingOn| {
-        matches!(reason, WaitingOn::Share { .. } | WaitingOn::Copy { .. } | WaitingOn::Index { .. })
-    };
-    let gets_on = progress.waiting_on.iter().all(works) && !versions.is_paused(&open.id);
-    open.carried.is_some() && gets_on && versions.head().since(progress.covers()) > limits::READY_LAG_MAX
+    let lag = versions.head().since(progress.covers());
+    open.carried.is_some() && !versions.is_paused(&open.id) && has_much_to_do(&progress.waiting_on, lag)
 }
 
 async fn until_busy(versions: &Versions) {
@@ -130,12 +127,10 @@ impl Turn {
             }
         };
         let was_wrong = versions.notes.scrubbed(id).is_some_and(|before| before.waiting_on().is_some());
-        match now.report.outcome {
-            // Rows that were not checked stay as wrong as before.
-            Outcome::NotDone { .. } if was_wrong => return,
-            // The next check is at the same place, so that it notices when the rows are right.
-            Outcome::Failed => {}
-            Outcome::Passed | Outcome::NotDone { .. } => self.after = next,
+        match after_check(&now.report.outcome, was_wrong) {
+            AfterCheck::Forget => return,
+            AfterCheck::Again => {}
+            AfterCheck::GoOn => self.after = next,
         }
         versions.notes.set_scrubbed(id, now);
     }
@@ -168,15 +163,9 @@ async fn compare(
     let not_done = |why: String| Ok((PartReport::not_done(Part::Fold, why), after));
     let catalog = versions.catalog.current();
     let Some(projection) = catalog.projections.get(&id.projection) else { return not_done("it is gone".to_owned()) };
-    if let Err(why) = is_fold(projection, id.version) {
-        return not_done(why.to_string());
-    }
-    let state = projection.versions.get(&id.version);
-    if let Some(unlike) = state.and_then(|state| state.unlike(carried.code.segments, &carried.code.reads)) {
-        return not_done(unlike.to_string());
-    }
-    if state.is_some_and(|state| state.seed.is_some()) && carried.options.verify.without.contains(&Part::Fold) {
-        return not_done("it began as a copy, and its options leave that part out".to_owned());
+    let leaves_out = carried.options.verify.without.contains(&Part::Fold);
+    if let Err(why) = may_compare(projection, id.version, carried.code.segments, &carried.code.reads, leaves_out) {
+        return not_done(why);
     }
     let Ok(comparison) = comparison(carried, carried.code.code, Part::Fold) else {
         return not_done("the comparison of the code panics".to_owned());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use dacapo_model::rebuild::Code;
 use dacapo_model::{Catalog, CodeMismatch, ProjectionName, ViewId};
 
 use crate::cluster::Cluster;
@@ -50,14 +51,8 @@ impl CarriedHere {
     /// the serving versions whose code is not here.
     pub(super) fn tell(&self, catalog: &Catalog, cluster: &Cluster) {
         let carried = self.all();
-        let mut unlike = BTreeMap::new();
-        for VersionCode { code, .. } in &carried {
-            match catalog.unlike(code) {
-                // An open decision is made soon.
-                None | Some(CodeMismatch::Undecided { .. }) => {}
-                Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
-            }
-        }
+        let barred = |code: &Code| Some(((code.projection.clone(), code.code), catalog.barred(code)?));
+        let unlike: BTreeMap<_, _> = carried.iter().filter_map(|carried| barred(&carried.code)).collect();
         let may_run =
             |carried: &&VersionCode| !unlike.contains_key(&(carried.code.projection.clone(), carried.code.code));
         cluster.carries(carried.iter().filter(may_run).map(VersionCode::of_member).collect());

@@ -27,6 +27,7 @@ pub(crate) use facts::{Facts, Known, Lookout};
 pub(crate) use notes::Notes;
 pub(crate) use open::{OpenVersion, revoke};
 pub(crate) use shadowing::{Noted, Shadowing};
+pub(crate) use speaking::may_speak;
 pub(crate) use subject::Subject;
 pub(crate) use trail::Trails;
 

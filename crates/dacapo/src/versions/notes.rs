@@ -131,10 +131,10 @@ impl Notes {
         }
     }
 
-    /// Returns true if SQL from outside has seen the flip at `flip`, as far as this node knows.
-    pub(crate) fn is_published(&self, projection: &ProjectionName, flip: Position) -> bool {
+    /// Returns the last flip that SQL from outside sees, as far as this node knows.
+    pub(crate) fn published(&self, projection: &ProjectionName) -> Option<Position> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
-        published.get(projection).is_some_and(|found| found.flip >= flip && found.trouble.is_none())
+        published.get(projection).filter(|found| found.trouble.is_none()).map(|found| found.flip)
     }
 
     /// Returns the reason why SQL from outside does not see yet that this version serves, if this node has tried to

@@ -67,9 +67,19 @@ impl Versions {
         self.facts(&catalog, id, &tokens).map(|facts| facts.reasons().kept).unwrap_or_default()
     }
 
+    /// Checks that readers could be answered from a version. `open`: its view is open here with its code.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub(crate) fn answers_from(&self, id: &ViewId, open: bool) -> Result<(), WaitingOn> {
+        let (catalog, tokens) = (self.catalog.current(), self.seen(id));
+        let facts = self.facts(&catalog, id, &tokens).map(|facts| VersionFacts { open, ..facts });
+        facts.map_or(Ok(()), |facts| facts.answers())
+    }
+
     /// Returns the known damage of a version's view, if there is any.
     pub(crate) fn damage(&self, id: &ViewId) -> Option<WaitingOn> {
-        self.kept(id).into_iter().find(|reason| matches!(reason, WaitingOn::Damaged { .. }))
+        self.kept(id).into_iter().find(WaitingOn::is_damage)
     }
 
     /// Returns what a version that has caught up waits on before its verification lets it serve; `None` if it may

@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::journal::{Append, Appended, Revision, StreamName};
 use dacapo::options::{RowScope, SegmentCount};
 use dacapo::status::{Member, MemberId};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo::world::SystemClock;
 use dacapo::{
-    HandlerError, Node, NodeBuilder, Options, Position, Projection, Recorded, Row, Table, VersionCode, VersionId, View,
+    HandlerError, Node, NodeBuilder, Options, Projection, Recorded, Row, Table, VersionCode, VersionId, View,
 };
-use dacapo_model::{JournalId, Mark};
-use dacapo_store::{AppendError, Members, StreamInfo};
+use dacapo_store::{AppendError, Members};
 use dacapo_testkit::Faults;
 use tokio::sync::watch;
 
@@ -50,67 +49,49 @@ impl Shared {
     /// One whose store goes wrong like this.
     pub(super) fn node_with(&self, faults: &Faults, name: &str) -> NodeBuilder {
         let early = Arc::clone(&self.early);
-        let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe(), early));
+        let journal = Arc::new(Apart { inner: Arc::clone(&self.store.journal), hears: self.hears.subscribe(), early });
         let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
         Node::builder().store(faults.over(&Store { journal, members, ..self.store.clone() })).name(name)
     }
 }
 
-pub(super) struct Apart(
-    pub(super) Arc<dyn Journal>,
-    pub(super) watch::Receiver<bool>,
-    pub(super) Arc<Mutex<Option<Append>>>,
-);
+pub(super) struct Apart {
+    pub(super) inner: Arc<dyn Journal>,
+    pub(super) hears: watch::Receiver<bool>,
+    pub(super) early: Arc<Mutex<Option<Append>>>,
+}
 
-#[async_trait]
-impl Journal for Apart {
-    fn id(&self) -> JournalId {
-        self.0.id()
-    }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.0.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+impl Apart {
+    async fn append_after_others(&self, append: Append) -> Result<Appended, AppendError> {
         if append.events[0].event.event_type.as_str() == "reads-announced" {
-            let early = self.2.lock().unwrap().take();
+            let early = self.early.lock().unwrap().take();
             if let Some(early) = early {
-                self.0.append(early).await?;
+                self.inner.append(early).await?;
             }
         }
-        self.0.append(append).await
+        self.inner.append(append).await
     }
 
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.0.read(after, filter, limit).await
-    }
-
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.0.read_stream(stream, after, limit).await
-    }
-
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        let mut hears = self.1.clone();
+    async fn hear_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        let mut hears = self.hears.clone();
         // An error means that the test is over.
         hears.wait_for(|hears| *hears).await.ok();
-        self.0.stream_revision(stream).await
+        self.inner.stream_revision(stream).await
     }
+}
 
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.0.streams(category, after, most).await
+dacapo_store::delegate! {
+    impl Journal for Apart {
+        id;
+        mark;
+        append => append_after_others;
+        read;
+        read_stream;
+        stream_revision => hear_revision;
+        streams;
+        head;
+        { async fn close(&self) {} }
     }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.0.head()
-    }
-
-    async fn close(&self) {}
 }
 
 struct Cut {

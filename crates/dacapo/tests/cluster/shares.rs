@@ -185,7 +185,11 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
     phase(&two, "v1.1", Phase::Serving).await;
     shared(&two, "v1.1", &[("two", 8)]).await;
     let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
-    let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe(), Arc::default()));
+    let journal = Arc::new(Apart {
+        inner: Arc::clone(&store.store.journal),
+        hears: store.hears.subscribe(),
+        early: Arc::default(),
+    });
     let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
     let one = Node::builder().store(apart).name("one").projection(first()).start().await.unwrap();
     shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;

@@ -3,17 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use dacapo::catalog::Phase;
-use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::journal::{EventBatch, Filter, Limit, StreamName};
 use dacapo::options::{OnFailure, Policy, Retry, SegmentCount};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo::verify::{Comparison, FindingKind, Part, TableComparison, Verdict, Verify};
 use dacapo::world::SystemClock;
 use dacapo::{Node, Options, Position};
-use dacapo_model::{JournalId, Letter, LetterKind, Mark, Timestamp};
-use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
-use tokio::sync::watch;
+use dacapo_model::{Letter, LetterKind, Timestamp};
+use dacapo_store::{Commit, WhichLetters};
 
 use crate::common::*;
 use crate::setup::*;
@@ -24,21 +22,8 @@ struct Hiding {
     hidden: Arc<Mutex<Option<Position>>>,
 }
 
-#[async_trait]
-impl Journal for Hiding {
-    fn id(&self) -> JournalId {
-        self.inner.id()
-    }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.inner.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.inner.append(append).await
-    }
-
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+impl Hiding {
+    async fn read_others(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let batch = self.inner.read(after, filter, limit).await?;
         let hidden = *self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(hidden) = hidden.filter(|_| filter.types.is_some()) else { return Ok(batch) };
@@ -49,30 +34,19 @@ impl Journal for Hiding {
             Some(before) => self.inner.read(after, filter, Limit { events: before, ..limit }).await,
         }
     }
+}
 
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.inner.read_stream(stream, after, limit).await
-    }
-
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.inner.stream_revision(stream).await
-    }
-
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.inner.streams(category, after, most).await
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.inner.head()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
+dacapo_store::delegate! {
+    impl Journal for Hiding {
+        id;
+        mark;
+        append;
+        read => read_others;
+        read_stream;
+        stream_revision;
+        streams;
+        head;
+        close;
     }
 }
 

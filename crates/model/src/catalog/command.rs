@@ -218,13 +218,8 @@ impl Catalog {
                 Ok(vec![])
             }
             CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, reads, seeded, if_new: _ } => {
-                let seed = match (seeded, self.serving(projection)) {
-                    (false, _) => None,
-                    (true, Some(serving)) => Some(serving),
-                    (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
-                };
                 let declared = Declared { code: *code, segments: *segments, fingerprint, reads };
-                self.schedule(projection, &declared, *flip, seed)
+                self.schedule(projection, &declared, *flip, self.seed(projection, *seeded)?)
             }
             CatalogCommand::AnnounceReads { code, checked } => self.announce_reads(code, *checked),
             CatalogCommand::SettleReads { view, announced, found } => Ok(self.settle_reads(view, *announced, found)),
@@ -243,80 +238,54 @@ impl Catalog {
             CatalogCommand::CancelFlip(view) => self.cancel_flip(view),
             CatalogCommand::CancelRebuild(view) => self.cancel_rebuild(view),
             CatalogCommand::CancelCleanUp(view) => self.cancel_clean_up(view),
-            CatalogCommand::CancelReplay(view) => match self.known(view)?.replay {
-                Some(replay) if replay.cancelled => Ok(vec![]),
-                Some(_) => Ok(vec![CatalogEvent::ReplayCancelled { view: view.clone() }]),
-                None => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
-            },
+            CatalogCommand::CancelReplay(view) => self.cancel_replay(view),
             CatalogCommand::SetAside { view, event } => {
-                let known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
-                let set_aside = CatalogEvent::SetAside { view: view.clone(), event: *event };
-                Ok((!known).then_some(set_aside).into_iter().collect())
+                let is_known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
+                Ok(if_new(is_known, CatalogEvent::SetAside { view: view.clone(), event: *event }))
             }
-            CatalogCommand::DecideLetters { view, of, which, wish } => match self.known(view)?.phase {
-                phase @ (Phase::Scheduled | Phase::Obsolete) => {
-                    Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "decide about letters of" })
-                }
-                _ => {
-                    let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
-                    Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
-                }
-            },
-            CatalogCommand::BeginDrop(view) => match (self.known(view)?.phase, self.known(view)?.dropping) {
-                (Phase::CleaningUp, false) => Ok(vec![CatalogEvent::Dropping { view: view.clone() }]),
-                (Phase::CleaningUp, true) => Ok(vec![]),
-                (phase, _) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "drop" }),
-            },
-            // I-12: a view is never dropped while its clean-up may still be cancelled.
-            CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
-                Phase::CleaningUp if self.known(view)?.dropping => {
-                    Ok(vec![CatalogEvent::Obsolete { view: view.clone() }])
-                }
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "finish cleaning up" }),
-            },
-            CatalogCommand::Fail { view, reason } => match self.known(view)?.phase {
-                Phase::Initializing => {
-                    let failed = CatalogEvent::Failed { view: view.clone(), reason: reason.clone() };
-                    Ok(self.abort_flip_to(view, reason).into_iter().chain([failed]).collect())
-                }
-                Phase::Failed => Ok(vec![]),
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
-            },
+            CatalogCommand::DecideLetters { view, of, which, wish } => {
+                self.has_letters(view)?;
+                let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
+                Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
+            }
+            CatalogCommand::BeginDrop(view) => {
+                let dropping = self.cleaned_up(view, "drop")?.dropping;
+                Ok(if_new(dropping, CatalogEvent::Dropping { view: view.clone() }))
+            }
+            CatalogCommand::FinishCleanUp(view) => self.finish_clean_up(view),
+            CatalogCommand::Fail { view, reason } => self.fail(view, reason),
             CatalogCommand::Part { view, same_through, differs_at } => {
                 let is_known = self.applied(view, "part")?.parted.is_some();
                 let (view, same_through, differs_at) = (view.clone(), *same_through, *differs_at);
-                let parted = CatalogEvent::Parted { view, same_through, differs_at };
-                Ok((!is_known).then_some(parted).into_iter().collect())
+                Ok(if_new(is_known, CatalogEvent::Parted { view, same_through, differs_at }))
             }
             CatalogCommand::Pause(view) => {
                 let paused = self.applied(view, "pause")?.paused;
-                Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
+                Ok(if_new(paused, CatalogEvent::Paused { view: view.clone() }))
             }
             // This also applies to a version that is not paused: everything that halts is then retried at once.
             CatalogCommand::Resume(view) => {
                 self.applied(view, "resume")?;
                 Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
             }
+            // This also applies while a verification is pending: it may be under way, and then it began too early.
             CatalogCommand::RequestVerification(view) => {
                 self.initializing(view)?;
-                // This also applies while a verification is pending: it may be under way, and then it began too
-                // early.
                 Ok(vec![CatalogEvent::VerificationRequested { view: view.clone() }])
             }
             CatalogCommand::Verify { view, answers, verdict, report } => {
-                if self.initializing(view)?.verify_again != *answers {
-                    return Err(CatalogRefused::VerificationOutdated { view: view.clone() });
-                }
+                self.check_answers(view, *answers)?;
                 let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
                 Ok(vec![CatalogEvent::Verified { view, verdict, report }])
             }
             CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
             CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
-            CatalogCommand::EndReplay { view, request } => {
-                let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
-                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
-                Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
-            }
+            CatalogCommand::EndReplay { view, request } => self.end_replay(view, *request),
         }
     }
+}
+
+/// Returns the event if the requested state does not exist yet.
+fn if_new(exists: bool, event: CatalogEvent) -> Vec<CatalogEvent> {
+    if exists { vec![] } else { vec![event] }
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::{
-    Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip, PendingReplay,
-    VersionState,
+    Catalog, CatalogEvent, CatalogRefused, CleanUpReason, FlipPolicy, PendingFlip, PendingReplay, VersionState,
 };
 use crate::name::ProjectionName;
 use crate::phase::Phase;
@@ -30,6 +29,24 @@ impl Catalog {
         match state.phase {
             Phase::Initializing => Ok(state),
             phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "verify" }),
+        }
+    }
+
+    /// Checks that a verification answers the last request for one.
+    pub(super) fn check_answers(&self, view: &ViewId, answers: Option<Position>) -> Result<(), CatalogRefused> {
+        match self.initializing(view)?.verify_again == answers {
+            true => Ok(()),
+            false => Err(CatalogRefused::VerificationOutdated { view: view.clone() }),
+        }
+    }
+
+    /// Checks that a version can have letters.
+    pub(super) fn has_letters(&self, view: &ViewId) -> Result<(), CatalogRefused> {
+        match self.known(view)?.phase {
+            phase @ (Phase::Scheduled | Phase::Obsolete) => {
+                Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "decide about letters of" })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -74,6 +91,15 @@ impl Catalog {
         let state = self.known(view)?;
         let phase = state.phase;
         if phase.applies() { Ok(state) } else { Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked }) }
+    }
+
+    /// Returns the version that a new build begins as a copy of, if it is `seeded`.
+    pub(super) fn seed(&self, projection: &ProjectionName, seeded: bool) -> Result<Option<VersionId>, CatalogRefused> {
+        match (seeded, self.serving(projection)) {
+            (false, _) => Ok(None),
+            (true, Some(serving)) => Ok(Some(serving)),
+            (true, None) => Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
+        }
     }
 
     pub(super) fn schedule(
@@ -164,9 +190,7 @@ impl Catalog {
         match phase {
             Phase::Serving => Ok(vec![]),
             Phase::Initializing | Phase::StandingBy => {
-                let from = projection.serving;
-                let back = from.is_some_and(|from| view.version < from);
-                let kind = if back { FlipKind::Rollback } else { FlipKind::Flip };
+                let (from, kind) = (projection.serving, projection.kind_of_flip(view.version));
                 Ok(vec![CatalogEvent::FlipRequested { view: view.clone(), from, kind }])
             }
             phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "flip to" }),
@@ -227,6 +251,21 @@ impl Catalog {
         Ok(vec![CatalogEvent::Flipped { view: view.clone(), from: pending.from, kind: pending.kind, covers }])
     }
 
+    pub(super) fn cancel_replay(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match self.known(view)?.replay {
+            Some(replay) if replay.cancelled => Ok(vec![]),
+            Some(_) => Ok(vec![CatalogEvent::ReplayCancelled { view: view.clone() }]),
+            None => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
+        }
+    }
+
+    pub(super) fn end_replay(&self, view: &ViewId, request: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match self.known(view)?.replay {
+            Some(replay) if replay.requested == request => Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }]),
+            _ => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
+        }
+    }
+
     /// Returns the flip under way to `view`, if `hold` is its present hold.
     pub(super) fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
         let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
@@ -251,6 +290,35 @@ impl Catalog {
                 Ok(aborted.into_iter().chain([cleaning_up]).collect())
             }
             phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "clean up" }),
+        }
+    }
+
+    /// Returns the state of a version that is being cleaned up.
+    pub(super) fn cleaned_up(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
+        let state = self.known(view)?;
+        match state.phase {
+            Phase::CleaningUp => Ok(state),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked }),
+        }
+    }
+
+    /// I-12: a view is never dropped while its clean-up may still be cancelled.
+    pub(super) fn finish_clean_up(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        const ASKED: &str = "finish cleaning up";
+        match self.cleaned_up(view, ASKED)? {
+            state if state.dropping => Ok(vec![CatalogEvent::Obsolete { view: view.clone() }]),
+            state => Err(CatalogRefused::WrongPhase { view: view.clone(), phase: state.phase, asked: ASKED }),
+        }
+    }
+
+    pub(super) fn fail(&self, view: &ViewId, reason: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match self.known(view)?.phase {
+            Phase::Initializing => {
+                let failed = CatalogEvent::Failed { view: view.clone(), reason: reason.to_owned() };
+                Ok(self.abort_flip_to(view, reason).into_iter().chain([failed]).collect())
+            }
+            Phase::Failed => Ok(vec![]),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
         }
     }
 

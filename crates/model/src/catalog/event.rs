@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{
-    CleanUpReason, FlipKind, FlipPolicy, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
-};
+use crate::catalog::{CleanUpReason, FlipKind, FlipPolicy, PendingReplay, ProjectionState, Verified, VersionState};
 use crate::journal::Parted;
 use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::phase::Phase;
@@ -258,170 +256,87 @@ impl CatalogEvent {
 }
 
 impl ProjectionState {
-    /// Folds the event into one projection, which must not be used after an error.
+    /// Folds the event into one projection, which must not be used after an error. The longer changes are in `evolve.rs`.
     pub(super) fn evolve(
         &mut self,
         event: &CatalogEvent,
         position: Position,
         recorded: Timestamp,
     ) -> Result<(), String> {
-        let view = event.view();
-        let projection = self;
+        let version = event.view().version;
         match event {
             CatalogEvent::Scheduled { segments, flip, fingerprint, reads, seed, .. } => {
-                projection.first.get_or_insert(position);
-                let scheduled = VersionState {
-                    phase: Phase::Scheduled,
-                    since: recorded,
-                    segments: *segments,
-                    flip: *flip,
-                    flip_cancelled: false,
-                    fingerprint: fingerprint.clone(),
-                    reads: reads.clone(),
-                    announced: None,
-                    reads_at: None,
-                    began_at: None,
-                    reason: None,
-                    seed: *seed,
-                    parted: None,
-                    paused: false,
-                    resumed_at: None,
-                    verified: None,
-                    verify_again: None,
-                    replay: None,
-                    cleaned_from: None,
-                    dropping: false,
-                    set_aside: Arc::default(),
-                    last_replay: None,
-                    late: None,
-                };
-                if projection.versions.insert(view.version, scheduled).is_some() {
-                    return Err("I-12: it was scheduled before".to_owned());
-                }
+                let (fingerprint, reads) = (fingerprint.clone(), reads.clone());
+                let new = VersionState::scheduled(recorded, *segments, *flip);
+                self.add(version, VersionState { fingerprint, reads, seed: *seed, ..new }, position)?;
             }
             CatalogEvent::ReadsAnnounced { reads, checked, .. } => {
                 let announced = Announcement { position, reads: reads.clone(), checked: *checked };
-                for state in projection.builds_of(view.version.code) {
-                    (state.announced, state.reads_at) = (Some(announced.clone()), Some(position));
-                }
+                self.change_reads(version.code, position, |state| state.announced = Some(announced.clone()));
             }
-            CatalogEvent::ReadsRecorded { reads, .. } => {
-                for state in projection.builds_of(view.version.code) {
-                    (state.reads, state.announced, state.reads_at) = (Some(reads.clone()), None, Some(position));
-                }
-            }
+            CatalogEvent::ReadsRecorded { reads, .. } => self.change_reads(version.code, position, |state| {
+                (state.reads, state.announced) = (Some(reads.clone()), None);
+            }),
             CatalogEvent::ReadsDeclined { .. } => {
-                for state in projection.builds_of(view.version.code) {
-                    (state.announced, state.reads_at) = (None, Some(position));
-                }
+                self.change_reads(version.code, position, |state| state.announced = None);
             }
             CatalogEvent::Initializing { .. } => {
-                projection.enter(view.version, Phase::Initializing, recorded)?.began_at = Some(position);
+                self.enter(version, Phase::Initializing, recorded)?.began_at = Some(position);
             }
-            CatalogEvent::FlipRequested { from, kind, .. } => {
-                if let Some(pending) = &projection.flip {
-                    return Err(format!("a flip to {} is under way", pending.to));
-                }
-                let (to, from, kind) = (view.version, *from, *kind);
-                projection.flip = Some(PendingFlip { to, from, kind, requested: position, hold: position });
-            }
-            CatalogEvent::FlipPostponed { .. } => {
-                projection.flip.as_mut().ok_or("no flip is under way")?.hold = position;
-            }
-            CatalogEvent::FlipAborted { .. } => projection.flip = None,
-            CatalogEvent::FlipCancelled { .. } => {
-                projection.flip = projection.flip.filter(|flip| flip.to != view.version);
-                // By itself, the version would request it again at once.
-                let state = projection.known(view.version)?;
-                (state.flip, state.flip_cancelled) = (FlipPolicy::OnCommand, true);
-            }
+            CatalogEvent::FlipRequested { from, kind, .. } => self.begin_flip(version, *from, *kind, position)?,
+            CatalogEvent::FlipPostponed { .. } => self.flip.as_mut().ok_or("no flip is under way")?.hold = position,
+            CatalogEvent::FlipAborted { .. } => self.flip = None,
+            CatalogEvent::FlipCancelled { .. } => self.cancel_flip(version)?,
             CatalogEvent::Flipped { from, covers, .. } => {
-                if projection.serving != *from {
-                    let named = |version: Option<VersionId>| version.map_or("none".to_owned(), |it| it.to_string());
-                    let (serves, from) = (named(projection.serving), named(*from));
-                    return Err(format!("I-5: the event replaces {from}, but {serves} is serving"));
-                }
-                if let Some(from) = from {
-                    projection.enter(*from, Phase::StandingBy, recorded)?;
-                }
-                projection.enter(view.version, Phase::Serving, recorded)?;
-                projection.serving = Some(view.version);
-                projection.served.push((position, view.version));
-                projection.evidence = *covers;
-                projection.flip = None;
+                self.serve(version, *from, recorded)?;
+                self.served.push((position, version));
+                (self.evidence, self.flip) = (*covers, None);
             }
-            CatalogEvent::CleaningUp { reason, .. } => {
-                let state = projection.known(view.version)?;
-                let before = (state.phase, state.reason.take());
-                let state = projection.enter(view.version, Phase::CleaningUp, recorded)?;
-                (state.reason, state.cleaned_from) = (Some(reason.to_string()), Some(before));
-            }
-            CatalogEvent::Dropping { .. } => projection.known(view.version)?.dropping = true,
-            CatalogEvent::CleanUpCancelled { .. } => {
-                let before = projection.known(view.version)?.cleaned_from.take();
-                let (phase, reason) = before.ok_or("only a clean-up under way is cancelled")?;
-                let state = projection.enter(view.version, phase, recorded)?;
-                state.reason = reason;
-                if state.is_built() {
-                    // A newer version may serve by now. This one must not replace it by itself.
-                    state.flip = FlipPolicy::OnCommand;
-                }
-            }
+            CatalogEvent::CleaningUp { reason, .. } => self.clean_up(version, reason, recorded)?,
+            CatalogEvent::Dropping { .. } => self.known(version)?.dropping = true,
+            CatalogEvent::CleanUpCancelled { .. } => self.come_back(version, recorded)?,
             CatalogEvent::SetAside { event, .. } => {
-                Arc::make_mut(&mut projection.known(view.version)?.set_aside).insert(*event);
+                Arc::make_mut(&mut self.known(version)?.set_aside).insert(*event);
             }
             // The view has them, and carries out the decision.
             CatalogEvent::LettersDecided { of: LettersOf::Effects, .. } => {}
             CatalogEvent::LettersDecided { of: LettersOf::Events, .. } => {
-                projection.known(view.version)?.late.get_or_insert(position);
+                self.known(version)?.late.get_or_insert(position);
             }
             CatalogEvent::NothingToDo { .. } => {}
-            CatalogEvent::ReplayCancelled { .. } => {
-                let state = projection.known(view.version)?;
-                let pending = state.replay.iter_mut().chain(&mut state.last_replay);
-                pending.for_each(|pending| pending.cancelled = true);
-            }
-            CatalogEvent::Obsolete { .. } => {
-                projection.enter(view.version, Phase::Obsolete, recorded)?;
-            }
+            CatalogEvent::Obsolete { .. } => drop(self.enter(version, Phase::Obsolete, recorded)?),
             CatalogEvent::Failed { reason, .. } => {
-                projection.enter(view.version, Phase::Failed, recorded)?.reason = Some(reason.clone());
+                self.enter(version, Phase::Failed, recorded)?.reason = Some(reason.clone());
             }
             CatalogEvent::Parted { same_through, differs_at, .. } => {
                 let (same_through, differs_at) = (*same_through, *differs_at);
-                projection.known(view.version)?.parted = Some(Parted::History { same_through, differs_at });
+                self.known(version)?.parted = Some(Parted::History { same_through, differs_at });
             }
-            CatalogEvent::Paused { .. } => projection.known(view.version)?.paused = true,
+            CatalogEvent::Paused { .. } => self.known(version)?.paused = true,
             CatalogEvent::Resumed { .. } => {
-                let state = projection.known(view.version)?;
-                state.paused = false;
-                state.resumed_at = Some(position);
+                let state = self.known(version)?;
+                (state.paused, state.resumed_at) = (false, Some(position));
             }
             CatalogEvent::Verified { verdict, report, .. } => {
                 let (verdict, report, waived) = (*verdict, Arc::clone(report), None);
-                let state = projection.known(view.version)?;
-                state.verified = Some(Verified { position, verdict, report, waived });
-                state.verify_again = None;
+                let state = self.known(version)?;
+                (state.verified, state.verify_again) = (Some(Verified { position, verdict, report, waived }), None);
             }
-            CatalogEvent::VerificationRequested { .. } => {
-                projection.known(view.version)?.verify_again = Some(position);
-            }
+            CatalogEvent::VerificationRequested { .. } => self.known(version)?.verify_again = Some(position),
             CatalogEvent::Waived { by, why, .. } => {
-                let verified = projection.known(view.version)?.verified.as_mut();
+                let verified = self.known(version)?.verified.as_mut();
                 verified.ok_or("it has no verdict")?.waived = Some((by.clone(), why.clone()));
             }
-            CatalogEvent::ReplayRequested { after, rows, .. } => {
-                let pending = PendingReplay { requested: position, after: *after, rows: *rows, cancelled: false };
-                let state = projection.known(view.version)?;
-                state.last_replay = Some(pending);
-                if *rows == ReplayRows::Keep {
-                    state.late.get_or_insert(position);
-                }
-                if let Some(before) = state.replay.replace(pending) {
-                    return Err(format!("the replay requested at position {} is under way", before.requested));
-                }
+            CatalogEvent::ReplayRequested { after, rows, .. } => self.begin_replay(
+                version,
+                PendingReplay { requested: position, after: *after, rows: *rows, cancelled: false },
+            )?,
+            CatalogEvent::ReplayCancelled { .. } => {
+                let state = self.known(version)?;
+                let pending = state.replay.iter_mut().chain(&mut state.last_replay);
+                pending.for_each(|pending| pending.cancelled = true);
             }
-            CatalogEvent::ReplayEnded { .. } => projection.known(view.version)?.replay = None,
+            CatalogEvent::ReplayEnded { .. } => self.known(version)?.replay = None,
         }
         Ok(())
     }

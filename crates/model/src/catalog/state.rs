@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::catalog::CatalogCommand;
 use crate::journal::Parted;
+use crate::letter::LettersOf;
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::position::{Position, Revision};
@@ -149,6 +150,15 @@ impl VersionState {
         })
     }
 
+    /// Returns true if it can still have letters of this kind: dead letters while events are applied to it, effects as
+    /// long as it exists.
+    pub fn may_have(&self, of: LettersOf) -> bool {
+        match of {
+            LettersOf::Events => self.phase.applies(),
+            LettersOf::Effects => self.phase != Phase::Obsolete,
+        }
+    }
+
     /// Returns true if it is being built, or is about to be.
     pub fn is_built(&self) -> bool {
         matches!(self.phase, Phase::Scheduled | Phase::Initializing)
@@ -286,6 +296,22 @@ impl ProjectionState {
         version.flip == FlipPolicy::WhenReady || (self.serving.is_none() && !version.flip_cancelled)
     }
 
+    /// Returns the direction of a move of readers to this version.
+    pub fn kind_of_flip(&self, to: VersionId) -> FlipKind {
+        if self.serving.is_some_and(|from| to < from) { FlipKind::Rollback } else { FlipKind::Flip }
+    }
+
+    /// Returns the mark of the present hold on a version: that of the flip away from it which is under way.
+    pub fn hold_on(&self, version: VersionId) -> Option<Position> {
+        self.flip.filter(|flip| flip.from == Some(version)).map(|flip| flip.hold)
+    }
+
+    /// Returns true if a flip is under way that a version with a verdict must not delay by waiting for the old version,
+    /// which may be slow. A version without a verdict may need that wait for its verdict.
+    pub fn flips_before(&self, version: VersionId) -> bool {
+        self.flip.is_some() && self.versions.get(&version).is_none_or(VersionState::may_serve)
+    }
+
     /// Returns the version that is being built, or is about to be, and flips without a command.
     pub fn flips_next(&self) -> Option<VersionId> {
         let flips = |state: &VersionState| state.is_built() && self.flips_by_itself(state);
@@ -312,9 +338,25 @@ impl ProjectionState {
         flip.into_iter().chain(self.versions.iter().flat_map(of_version)).collect()
     }
 
-    /// Returns the newest version that is being cleaned up.
-    pub fn cleaned_up(&self) -> Option<VersionId> {
-        self.versions.iter().rev().find(|(_, state)| state.phase == Phase::CleaningUp).map(|(id, _)| *id)
+    /// Returns the version for which such a cancellation would be too late, if no change of this kind can be cancelled
+    /// now. `None` stands for any kind.
+    pub fn too_late_for(&self, what: Option<Cancel>) -> Option<VersionId> {
+        match what {
+            Some(Cancel::Flip) => self.flips_next().or(self.serving),
+            Some(Cancel::CleanUp) => self.newest(|state| state.phase == Phase::CleaningUp),
+            Some(Cancel::Rebuild | Cancel::Replay) | None => self.serving,
+        }
+    }
+
+    /// Returns the version that a question about a verification means: the newest one that is being built, or else the
+    /// newest one that was verified.
+    pub fn verification_target(&self) -> Option<VersionId> {
+        let built = self.newest(|state| state.phase == Phase::Initializing);
+        built.or_else(|| self.newest(|state| state.verified.is_some()))
+    }
+
+    fn newest(&self, wanted: impl Fn(&VersionState) -> bool) -> Option<VersionId> {
+        self.versions.iter().rev().find(|(_, state)| wanted(state)).map(|(id, _)| *id)
     }
 
     /// Returns the version that a plain `flip` moves to: the newest one above the serving one that is being built or
@@ -370,6 +412,11 @@ impl Catalog {
     pub fn unlike(&self, code: &Code) -> Option<CodeMismatch> {
         let (_, state) = self.newest_build(&code.projection, code.code)?;
         state.unlike(code.segments, &code.reads)
+    }
+
+    /// Returns the reason why this code gets no work. An open decision is made soon, and prevents none.
+    pub fn barred(&self, code: &Code) -> Option<CodeMismatch> {
+        self.unlike(code).filter(|unlike| !matches!(unlike, CodeMismatch::Undecided { .. }))
     }
 
     /// Returns true if a node with this code must record what the code reads before it runs: the version was

@@ -3,6 +3,7 @@
 mod any;
 mod cancel;
 mod flips;
+mod questions;
 mod reads;
 mod verdicts;
 mod versions;

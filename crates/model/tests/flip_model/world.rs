@@ -2,9 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
-use dacapo_model::{Catalog, CatalogCommand, CatalogEvent, PendingFlip, Position, Timestamp, Token, TokenRefused};
+use dacapo_model::{
+    Catalog, CatalogCommand, CatalogEvent, PendingFlip, Position, Timestamp, Token, TokenRefused, limits,
+};
 
 use super::explore::Broken;
 use super::state::*;
@@ -147,6 +150,7 @@ impl World {
                 let facts = FlipFacts {
                     requested: pending.requested,
                     hold: pending.hold,
+                    held: if patient { Duration::ZERO } else { limits::HOLD_TIME_MAX },
                     from: from.map(|_| From::Open(&from_tokens)),
                     to: pending.to,
                     to_tokens: Ok(&to_tokens),
@@ -157,7 +161,7 @@ impl World {
                 match gate(&facts) {
                     Gate::Hold => Next::Hold,
                     Gate::Flip { covers } => Next::Confirm(covers),
-                    Gate::Held(_) if !patient => Next::Postpone,
+                    Gate::Postpone => Next::Postpone,
                     Gate::Wait(_) | Gate::VerifyAgain | Gate::Held(_) => Next::Look,
                 }
             }

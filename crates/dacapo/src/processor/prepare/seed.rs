@@ -6,12 +6,13 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use dacapo_model::copy::is_complete;
 use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use futures::FutureExt;
 
 use super::Prepared;
-use crate::code::{HandlerError, Seed, SeedFrom, lacks, statements};
+use crate::code::{HandlerError, Seed, SeedFrom, statements};
 use crate::panics::{chain, panic_text};
 use crate::processor::land::Transaction;
 use crate::processor::rows::Rows;
@@ -108,7 +109,7 @@ impl Run<'_, Rows> {
             Seed::Migrate => {
                 let mut reader = from.view.reader().await?;
                 let tokens = reader.tokens().to_vec();
-                complete(&tokens, reader.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)?;
+                is_complete(&tokens, reader.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)?;
                 let mut source = ReadView::new(reader);
                 let migrated =
                     AssertUnwindSafe(carried.handlers.migrate(&mut source, &mut self.sink.view)).catch_unwind();
@@ -125,7 +126,7 @@ impl Run<'_, Rows> {
 
     async fn fill_by_sql(&mut self, from: &SeedFrom, statements: &[String]) -> Result<Vec<Token>, HandlerError> {
         let attached = self.sink.view.attach(&from.view.copy().await?).await?;
-        complete(&attached.tokens, attached.letters)?;
+        is_complete(&attached.tokens, attached.letters)?;
         for statement in statements {
             self.sink.view.fill(&statement.replace("{source}", &attached.schema)).await?;
         }
@@ -134,17 +135,6 @@ impl Run<'_, Rows> {
             self.sink.view.take_over_segments(&attached).await?;
         }
         Ok(attached.tokens)
-    }
-}
-
-/// Checks that the rows are complete through the tokens.
-fn complete(tokens: &[Token], letters: u64) -> Result<(), HandlerError> {
-    if letters > 0 {
-        return Err(lacks(letters).into());
-    }
-    match tokens.iter().find(|token| token.replays()) {
-        Some(token) => Err(format!("a replay of its segment {} is under way: wait for its end", token.segment).into()),
-        None => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Views around other views. A wrapper states for each call how it is passed on; the signatures are written here.
+//! Views around other views, and journals around other journals. A wrapper states for each call how it is passed on; the
+//! signatures are written here.
 
 /// The types that the signatures name.
 #[doc(hidden)]
@@ -6,17 +7,19 @@ pub mod delegated {
     pub use std::time::Duration;
 
     pub use dacapo_model::{
-        BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Letter, MemberId, PendingEffect, Position, Refusal,
-        Segment, StreamName, Timestamp, Token, Wish,
+        BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, EventId, JournalId, Letter, Mark, MemberId,
+        PendingEffect, Position, Refusal, Revision, Segment, StreamName, Timestamp, Token, Wish,
     };
+    pub use tokio::sync::watch::Receiver;
 
     pub use crate::{
-        Attached, Commit, CommitError, FirstRows, Index, OfSegment, Outbox, StoreError, Table, Value, ViewCopy,
-        ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters,
+        Append, AppendError, Appended, Attached, Commit, CommitError, EventBatch, Filter, FirstRows, Health, Index,
+        Limit, OfSegment, Outbox, StoreError, StreamInfo, Table, Value, ViewCopy, ViewHistory, ViewReader, ViewWriter,
+        WhichEffects, WhichLetters,
     };
 }
 
-/// Implements a trait of views for a type that has another one in its field `inner`. Each line names a method and says
+/// Implements a trait of views, or that of journals, for a type that has another one in its field `inner`. Each line names a method and says
 /// how its calls pass:
 ///
 /// | line | what a call does |
@@ -97,7 +100,80 @@ macro_rules! delegate {
         $by!($this, $this.inner.$method($($name),*), $($with)*)
     };
 
+    (@sync $head:tt [$($done:tt)*] [straight] [$($rest:tt)*] $method:ident() -> $returns:ty) => {
+        $crate::delegate! { @next $head [
+            $($done)*
+            fn $method(&self) -> $returns {
+                self.inner.$method()
+            }
+        ] $($rest)* }
+    };
+
     // The signatures.
+    (@Journal id $($line:tt)*) => {
+        $crate::delegate! { @sync $($line)* id() -> JournalId }
+    };
+    (@Journal mark $($line:tt)*) => {
+        $crate::delegate! { @make $($line)* (self: &self) mark(through: Position) -> Result<Mark, StoreError> }
+    };
+    (@Journal append $($line:tt)*) => {
+        $crate::delegate! { @make $($line)* (self: &self) append(append: Append) -> Result<Appended, AppendError> }
+    };
+    (@Journal read $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            read(after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError>
+        }
+    };
+    (@Journal read_places $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            read_places(after: Position, limit: Limit) -> Result<EventBatch, StoreError>
+        }
+    };
+    (@Journal read_stream $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            read_stream(stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError>
+        }
+    };
+    (@Journal stream_revision $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self) stream_revision(stream: &StreamName) -> Result<Revision, StoreError>
+        }
+    };
+    (@Journal position_of $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self) position_of(id: EventId) -> Result<Option<Position>, StoreError>
+        }
+    };
+    (@Journal position_before $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self) position_before(time: Timestamp) -> Result<Position, StoreError>
+        }
+    };
+    (@Journal streams $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            streams(category: Option<&str>, after: Option<&StreamName>, most: usize)
+            -> Result<Vec<StreamInfo>, StoreError>
+        }
+    };
+    (@Journal blocks $($line:tt)*) => {
+        $crate::delegate! { @sync $($line)* blocks() -> bool }
+    };
+    (@Journal health $($line:tt)*) => {
+        $crate::delegate! { @sync $($line)* health() -> Health }
+    };
+    (@Journal warnings $($line:tt)*) => {
+        $crate::delegate! { @sync $($line)* warnings() -> Vec<String> }
+    };
+    (@Journal head $($line:tt)*) => {
+        $crate::delegate! { @sync $($line)* head() -> Receiver<Position> }
+    };
+    (@Journal close $($line:tt)*) => {
+        $crate::delegate! { @make $($line)* (self: &self) close() -> () }
+    };
     (@ViewTokens tokens $($line:tt)*) => {
         $crate::delegate! { @make $($line)* (self: &self) tokens() -> Result<Vec<Token>, StoreError> }
     };
