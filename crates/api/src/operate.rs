@@ -1,4 +1,4 @@
-//! Forms of the operations on projections (rebuild, flip, rollback, clean-up), and of their history.
+//! The operations on projections, such as rebuild, flip, rollback and clean-up, and their history: rows and forms.
 
 use std::num::NonZeroU32;
 
@@ -6,7 +6,81 @@ use dacapo_model::{Cancel, CatalogEvent, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::form::format_time;
+use crate::operations::requests;
 use crate::status::WaitingOn;
+
+/// The rows of the operations on projections.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! operate_rows {
+    ($with:ident [$($later:ident)*] $($rows:tt)*) => {
+        $crate::operations! { $with [$($later)*] $($rows)*
+            /// Lists the changes of versions, oldest first, each with its requester and reason.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if the projection is not known.
+            phases: GET "/v1/phases" () PhasesRequest => History, Read, Safe;
+
+            /// Schedules a new version beside the serving one. It reads the past, or begins as a copy of the serving
+            /// view. `discards` in the answer names the versions that it replaces. It replaces a version that is ready
+            /// only with `discard`.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if no live node carries such code; [`ApiError::Refused`] if the catalog refuses.
+            rebuild: POST "/v1/projections/{projection}/rebuild" (projection) RebuildRequest => RebuildResponse,
+                Operate, ByKey;
+
+            /// Cancels a flip, a rebuild, a clean-up or a replay that was requested and is not carried out yet.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is too late, if there is
+            /// nothing to cancel, or if it is not clear what to cancel.
+            cancel: POST "/v1/projections/{projection}/cancel" (projection) CancelRequest => CancelResponse,
+                Operate, ByKey;
+
+            /// Moves readers to a newer version: to `to`, or to the newest above the serving one. With `wait_ms` it
+            /// answers when the flip has happened or the time is over, and says which.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses.
+            flip: POST "/v1/projections/{projection}/flip" (projection) FlipRequest => FlipResponse, Operate, ByKey;
+
+            /// Moves readers back: to `to`, or to the version that served last and stands by. With `wait_ms` it answers
+            /// when the rollback has happened or the time is over, and says which.
+            ///
+            /// # Errors
+            /// As [`flip`](Self::flip).
+            rollback: POST "/v1/projections/{projection}/rollback" (projection) FlipRequest => FlipResponse,
+                Operate, ByKey;
+
+            /// Applies past events again to the serving version, or to `version`, in its own view. Give exactly one of
+            /// `from`, `from_time`, `from_event` and `from_start`. With `wait_ms` it answers when the replay has ended
+            /// or the time is over, and says which.
+            ///
+            /// # Errors
+            /// [`ApiError::Refused`] if the projection does not allow it, and while another replay runs, with its
+            /// progress; [`ApiError::NotFound`] if there is no such version.
+            replay: POST "/v1/projections/{projection}/replay" (projection) ReplayRequest => ReplayResponse,
+                Operate, ByKey;
+
+            /// Drops the view of a version that does not serve. This aborts a flip to it.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it serves.
+            clean_up: POST "/v1/projections/{projection}/versions/{version}/clean-up" (projection, version)
+                CleanUpRequest => CleanUpResponse, Operate, ByKey;
+        }
+    };
+}
+
+requests! {
+    PhasesRequest {}
+    RebuildRequest { asked }
+    CancelRequest { asked }
+    FlipRequest { asked, wait_ms }
+    ReplayRequest { asked, wait_ms }
+    CleanUpRequest { asked }
+}
 
 /// The caller of a change, the reason, and the key under which the change is made only once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
