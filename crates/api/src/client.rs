@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Problem};
 use crate::limits;
-use crate::operations::{NoRequest, Request, path_to};
+use crate::operations::{Request, given, path_to};
 use crate::{Api, operations};
 
 /// The limits of a client for each call.
@@ -215,15 +215,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-macro_rules! given {
-    () => {
-        NoRequest {}
-    };
-    ($given:ident as $request:ident) => {
-        $given
-    };
 }
 
 macro_rules! client {

@@ -2,26 +2,32 @@
 //!
 //! Its journal keeps the rules of a real one: an append is all or nothing, known ids are recognised or skipped,
 //! expected revisions are checked. Its projections are a script: each status, flip and failure is what the test has
-//! put there. Its clock stands still, so that output can be compared.
+//! put there. Its clock stands still, so that output can be compared. An operation without a method of its own here
+//! gets the answer of `otherwise`; a test that needs more adds the method.
 
 #![expect(clippy::expect_used, reason = "it is part of tests")]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod journal;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::identity;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::operations::{Twice, given};
 use crate::{
     Api, ApiError, AppendRequest, AppendResponse, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse,
     EffectLetter, Event, FlipRequest, FlipResponse, History, HistoryEntry, Letter, LettersRequest, LettersResponse,
-    NodeStatus, OnKnown, PauseRequest, PauseResponse, PhasesRequest, Problem, ReadRequest, ReadResponse,
-    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse, RevisionDemand, SetAsideRequest, SetAsideResponse,
-    SettleRequest, SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse, Verification,
-    VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
+    NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest,
+    ReplayResponse, SetAsideRequest, SetAsideResponse, SettleRequest, SettleResponse, Status, StreamSummary,
+    StreamsRequest, StreamsResponse, Verification, VerificationRequest, VerifyRequest, VerifyResponse, operations,
+    parse_projection,
 };
 
 /// The time at which everything happens.
@@ -106,6 +112,24 @@ impl FakeApi {
         Ok(())
     }
 
+    /// Records a change of a version and says so. Nothing else has an answer that fits every operation.
+    fn otherwise<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        twice: Twice,
+        parts: &[(&str, &str)],
+        request: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let undone = || Problem::new("not_faked", format!("the fake has no answer to {call}")).invalid();
+        let part = |wanted| parts.iter().find(|(name, _)| *name == wanted).map(|(_, given)| *given);
+        let projection = part("projection").filter(|_| twice == Twice::ByKey).ok_or_else(undone)?;
+        self.ask(call, projection, request)?;
+        let request = json!(request);
+        let version = part("version").or(request["version"].as_str()).unwrap_or("v1.1");
+        let answer = json!({"projection": projection, "version": version, "requested": *self.head.borrow() + 1});
+        serde_json::from_value(answer).map_err(|_| undone())
+    }
+
     fn move_readers(&self, kind: &str, projection: &str, request: &FlipRequest) -> Result<FlipResponse, ApiError> {
         self.ask(kind, projection, request)?;
         let head = *self.head.borrow();
@@ -154,11 +178,6 @@ impl FakeApi {
 }
 
 impl FakeApi {
-    fn ordered(&self, projection: &str, request: PauseRequest) -> PauseResponse {
-        let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
-        PauseResponse { projection: projection.to_owned(), version, requested: Some(*self.head.borrow() + 1) }
-    }
-
     fn settled(&self, projection: &str, request: SettleRequest) -> SettleResponse {
         let wanted = |letter: &&Letter| {
             request.all
@@ -169,86 +188,6 @@ impl FakeApi {
         let requested = Some(*self.head.borrow() + 1);
         let version = request.version.clone().unwrap_or_else(|| "v1.1".to_owned());
         SettleResponse { projection: projection.to_owned(), version, letters, requested }
-    }
-}
-
-impl Script {
-    /// Returns the position of each event, by its id.
-    fn known(&self) -> HashMap<String, u64> {
-        self.events.iter().map(|event| (event.id.clone(), event.position)).collect()
-    }
-
-    fn revision(&self, stream: &str) -> u64 {
-        self.events.iter().filter(|event| event.stream == stream).count() as u64
-    }
-
-    fn check(&self, request: &AppendRequest) -> Result<(), ApiError> {
-        if request.events.is_empty() {
-            return Err(Problem::new("empty", "the append has no events").invalid());
-        }
-        for event in &request.events {
-            let id = dacapo_model::EventId::from_bytes([0; 16]);
-            event.clone().into_model(|| id)?;
-        }
-        for expected in &request.expected {
-            let actual = self.revision(&expected.stream);
-            let allowed = match expected.revision {
-                RevisionDemand::Any => true,
-                RevisionDemand::NoStream => actual == 0,
-                RevisionDemand::Exists => actual > 0,
-                RevisionDemand::Exact(revision) => actual == revision,
-            };
-            if !allowed {
-                let message = format!("stream {} is at revision {actual}", expected.stream);
-                let problem =
-                    Problem::new("wrong_revision", message).help("the stream has changed: reload it and retry");
-                let problem = problem.field("stream", expected.stream.as_str()).field("actual", actual);
-                let demand = serde_json::to_value(expected.revision).expect("a word or a number");
-                return Err(problem.field("expected", demand).refused());
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-        let mut known = self.known();
-        let is_known = |id: &Option<String>| id.as_deref().is_some_and(|id| known.contains_key(id));
-        let known_count = request.events.iter().filter(|event| is_known(&event.id)).count();
-        let retry = !request.events.is_empty() && known_count == request.events.len();
-        if request.on_known == OnKnown::Recognise && known_count > 0 && !retry {
-            return Err(Problem::new("partly_known", "some of the events are in the journal").refused());
-        }
-        if !retry {
-            self.check(&request)?;
-        }
-        let mut revisions: HashMap<String, u64> = HashMap::new();
-        self.events.iter().for_each(|event| *revisions.entry(event.stream.clone()).or_default() += 1);
-        let (mut position, mut written) = (0, 0);
-        for event in request.events {
-            position = self.events.len() as u64 + 1;
-            let id = event.id.unwrap_or_else(|| format!("00000000-0000-7000-8000-{position:012}"));
-            if let Some(known) = known.get(&id) {
-                position = *known;
-                continue;
-            }
-            known.insert(id.clone(), position);
-            let revision = revisions.entry(event.stream.clone()).or_default();
-            *revision += 1;
-            self.events.push(Event {
-                position,
-                revision: *revision,
-                id,
-                stream: event.stream,
-                event_type: event.event_type,
-                time: NOW.to_owned(),
-                data: event.data,
-                metadata: event.metadata,
-                tags: event.tags,
-            });
-            written += 1;
-        }
-        let index = usize::try_from(position - 1).expect("a journal in memory");
-        Ok(AppendResponse { position, revision: self.events[index].revision, written })
     }
 }
 
@@ -269,10 +208,13 @@ pub fn node_status(events: u64) -> Status {
     Status { node, members: vec![], projections: vec![], subscribers: vec![] }
 }
 
-#[async_trait]
-impl Api for FakeApi {
+/// The operations of the fake, each under the name of its row. One that has no method here answers as [`Otherwise`]
+/// says.
+struct Operations<'a>(&'a FakeApi);
+
+impl Operations<'_> {
     async fn status(&self) -> Result<Status, ApiError> {
-        let mut script = self.script();
+        let mut script = self.0.script();
         let head = script.events.len() as u64;
         let last = script.statuses.len() == 1;
         let next = if last { script.statuses.front().cloned() } else { script.statuses.pop_front() };
@@ -280,14 +222,14 @@ impl Api for FakeApi {
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-        let mut script = self.script();
+        let mut script = self.0.script();
         script.appends.push(request.events.len());
         let fault = script.faults.pop_front();
         if let Some(Fault::Before(error)) = fault {
             return Err(error);
         }
         let appended = script.append(request)?;
-        self.head.send_replace(script.events.len() as u64);
+        self.0.head.send_replace(script.events.len() as u64);
         match fault {
             Some(Fault::After(error)) => Err(error),
             _ => Ok(appended),
@@ -298,11 +240,11 @@ impl Api for FakeApi {
         if request.stream.is_some() && !request.categories.is_empty() {
             return Err(Problem::new("bad_request", "name a stream or categories, not both").invalid());
         }
-        let mut head = self.head.subscribe();
+        let mut head = self.0.head.subscribe();
         let wait = tokio::time::sleep(Duration::from_millis(request.wait_ms.unwrap_or(0)));
         tokio::pin!(wait);
         loop {
-            let read = self.events_behind(&request);
+            let read = self.0.events_behind(&request);
             if !read.events.is_empty() || wait.is_elapsed() {
                 return Ok(read);
             }
@@ -314,7 +256,7 @@ impl Api for FakeApi {
     }
 
     async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
-        let script = self.script();
+        let script = self.0.script();
         let mut streams: BTreeMap<&str, StreamSummary> = BTreeMap::new();
         for event in &script.events {
             let (name, revision, last) = (event.stream.clone(), event.revision, event.position);
@@ -333,23 +275,23 @@ impl Api for FakeApi {
     }
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
-        self.ask("rebuild", projection, &request)?;
+        self.0.ask("rebuild", projection, &request)?;
         let version = format!("v{}.1", request.code.unwrap_or(2));
-        let requested = Some(*self.head.borrow() + 1);
+        let requested = Some(*self.0.head.borrow() + 1);
         Ok(RebuildResponse { projection: projection.to_owned(), version, requested, discards: vec![] })
     }
 
     async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.move_readers("flip", projection, &request)
+        self.0.move_readers("flip", projection, &request)
     }
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.move_readers("rollback", projection, &request)
+        self.0.move_readers("rollback", projection, &request)
     }
 
     async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
-        self.ask("replay", projection, &request)?;
-        let requested = *self.head.borrow() + 1;
+        self.0.ask("replay", projection, &request)?;
+        let requested = *self.0.head.borrow() + 1;
         let done = ReplayResponse {
             projection: projection.to_owned(),
             version: request.version.unwrap_or_else(|| "v1.1".to_owned()),
@@ -358,7 +300,7 @@ impl Api for FakeApi {
             position: Some(requested + 1),
             waiting_on: vec![],
         };
-        Ok(self.script().replays.pop_front().unwrap_or(done))
+        Ok(self.0.script().replays.pop_front().unwrap_or(done))
     }
 
     async fn clean_up(
@@ -367,13 +309,13 @@ impl Api for FakeApi {
         version: &str,
         request: CleanUpRequest,
     ) -> Result<CleanUpResponse, ApiError> {
-        self.ask("clean_up", projection, &json!({"version": version, "asked": request.asked}))?;
-        let requested = Some(*self.head.borrow() + 1);
+        self.0.ask("clean_up", projection, &json!({"version": version, "asked": request.asked}))?;
+        let requested = Some(*self.0.head.borrow() + 1);
         Ok(CleanUpResponse { projection: projection.to_owned(), version: version.to_owned(), requested })
     }
 
     async fn verification(&self, projection: &str, _: VerificationRequest) -> Result<Verification, ApiError> {
-        let mut script = self.script();
+        let mut script = self.0.script();
         let last = script.verifications.len() == 1;
         let next = if last { script.verifications.front().cloned() } else { script.verifications.pop_front() };
         next.ok_or_else(|| {
@@ -383,27 +325,17 @@ impl Api for FakeApi {
     }
 
     async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        self.ask("verify", projection, &request)?;
-        Ok(self.requested(projection, request))
+        self.0.ask("verify", projection, &request)?;
+        Ok(self.0.requested(projection, request))
     }
 
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        self.ask("waive", projection, &request)?;
-        Ok(self.requested(projection, request))
-    }
-
-    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.ask("pause", projection, &request)?;
-        Ok(self.ordered(projection, request))
-    }
-
-    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.ask("resume", projection, &request)?;
-        Ok(self.ordered(projection, request))
+        self.0.ask("waive", projection, &request)?;
+        Ok(self.0.requested(projection, request))
     }
 
     async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
-        let script = self.script();
+        let script = self.0.script();
         let behind = script.letters.iter().filter(|letter| letter.event.position > request.after).cloned();
         let mut letters: Vec<Letter> = behind.collect();
         let limit = request.limit.map_or(1000, |limit| limit.get() as usize);
@@ -415,32 +347,32 @@ impl Api for FakeApi {
     }
 
     async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.ask("retry_letters", projection, &request)?;
-        Ok(self.settled(projection, request))
+        self.0.ask("retry_letters", projection, &request)?;
+        Ok(self.0.settled(projection, request))
     }
 
     async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.ask("drop_letters", projection, &request)?;
-        Ok(self.settled(projection, request))
+        self.0.ask("drop_letters", projection, &request)?;
+        Ok(self.0.settled(projection, request))
     }
 
     async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
-        self.ask("set_aside", projection, &request)?;
-        let requested = Some(*self.head.borrow() + 1);
+        self.0.ask("set_aside", projection, &request)?;
+        let requested = Some(*self.0.head.borrow() + 1);
         let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
         Ok(SetAsideResponse { projection: projection.to_owned(), version, position: request.position, requested })
     }
 
     async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
-        self.ask("cancel", projection, &request)?;
-        let requested = Some(*self.head.borrow() + 1);
+        self.0.ask("cancel", projection, &request)?;
+        let requested = Some(*self.0.head.borrow() + 1);
         let version = request.version.unwrap_or_else(|| "v2.1".to_owned());
         let what = request.what.unwrap_or_else(|| "flip".to_owned());
         Ok(CancelResponse { projection: projection.to_owned(), version, what, requested })
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
-        let script = self.script();
+        let script = self.0.script();
         let wanted = |entry: &&HistoryEntry| {
             entry.position > request.after && request.projection.as_ref().is_none_or(|name| *name == entry.projection)
         };
@@ -450,5 +382,53 @@ impl Api for FakeApi {
         history.truncate(limit);
         let through = history.last().map_or(request.after, |entry| entry.position);
         Ok(History { history, through, more })
+    }
+}
+
+macro_rules! fake {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident: $method:ident $path:literal ($($part:ident),*) $($request:ident)? => $response:ident,
+            $right:ident, $twice:ident;
+    )*) => {
+        /// The answers to operations for which the fake has no method of its own. A method of a type comes before one
+        /// of a trait.
+        #[expect(dead_code, reason = "most operations have a method of their own")]
+        trait Otherwise {
+            fn fake(&self) -> &FakeApi;
+
+            $(
+                async fn $name(
+                    &self,
+                    $($part: &str,)*
+                    $(request: crate::$request,)?
+                ) -> Result<crate::$response, ApiError> {
+                    let request = given!($(request as $request)?);
+                    let parts = &[$((stringify!($part), $part)),*];
+                    self.fake().otherwise(stringify!($name), Twice::$twice, parts, &request)
+                }
+            )*
+        }
+
+        #[async_trait]
+        impl Api for FakeApi {
+            $(
+                async fn $name(
+                    &self,
+                    $($part: &str,)*
+                    $(request: crate::$request,)?
+                ) -> Result<crate::$response, ApiError> {
+                    Operations(self).$name($($part,)* $(identity::<crate::$request>(request))?).await
+                }
+            )*
+        }
+    };
+}
+
+operations!(fake);
+
+impl Otherwise for Operations<'_> {
+    fn fake(&self) -> &FakeApi {
+        self.0
     }
 }

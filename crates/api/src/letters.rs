@@ -1,4 +1,4 @@
-//! Forms of dead letters, and of pausing and resuming versions.
+//! The operations on dead letters, and those that pause and resume versions: rows and forms.
 
 use std::num::NonZeroU32;
 
@@ -8,6 +8,70 @@ use serde::{Deserialize, Serialize};
 use crate::events::Event;
 use crate::form::{Json, format_time};
 use crate::operate::{Asked, asks};
+use crate::operations::requests;
+
+/// The rows of dead letters, pauses and resumptions.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! letter_rows {
+    ($with:ident [$($later:ident)*] $($rows:tt)*) => {
+        $crate::operations! { $with [$($later)*] $($rows)*
+            /// Stops applying events to a version, and making its effects, until it is resumed.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses, or if it
+            /// is not clear which version is meant.
+            pause: POST "/v1/projections/{projection}/pause" (projection) PauseRequest => PauseResponse, Operate, ByKey;
+
+            /// Applies events to a version again, and immediately retries the event that its handler refused, and a
+            /// failed copy or reset.
+            ///
+            /// # Errors
+            /// As [`pause`](Self::pause).
+            resume: POST "/v1/projections/{projection}/resume" (projection) PauseRequest => PauseResponse,
+                Operate, ByKey;
+
+            /// Lists the dead letters of a version: the events that were set aside, each with its error, its number of
+            /// tries, its time and its kind. With `effects` it lists the failed effects; then `after` is the `number`
+            /// of an effect.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is not clear which
+            /// version is meant.
+            letters: GET "/v1/projections/{projection}/letters" (projection) LettersRequest => LettersResponse,
+                Read, Safe;
+
+            /// Retries dead letters, in the order of their streams. Give exactly one of `position`, `stream` and `all`.
+            ///
+            /// # Errors
+            /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event if an earlier event of its stream is
+            /// set aside and has no decision.
+            retry_letters: POST "/v1/projections/{projection}/letters/retry" (projection)
+                SettleRequest => SettleResponse, Operate, ByKey;
+
+            /// Drops dead letters: they are never applied. Give exactly one of `position`, `stream` and `all`.
+            ///
+            /// # Errors
+            /// As [`letters`](Self::letters).
+            drop_letters: POST "/v1/projections/{projection}/letters/drop" (projection)
+                SettleRequest => SettleResponse, Operate, ByKey;
+
+            /// Sets aside the event at which a segment halts, if the handler refuses it once more.
+            ///
+            /// # Errors
+            /// As [`letters`](Self::letters); [`ApiError::Refused`] if no segment halts at that event.
+            set_aside: POST "/v1/projections/{projection}/letters/set-aside" (projection)
+                SetAsideRequest => SetAsideResponse, Operate, ByKey;
+        }
+    };
+}
+
+requests! {
+    PauseRequest { asked }
+    LettersRequest {}
+    SettleRequest { asked }
+    SetAsideRequest { asked }
+}
 
 /// A request to list dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

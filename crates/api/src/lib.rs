@@ -30,28 +30,14 @@ use async_trait::async_trait;
 
 pub use client::{ClientLimits, HttpClient, without_secrets};
 pub use error::{ApiError, Problem};
-pub use events::{
-    AppendRequest, AppendResponse, Event, Expected, Metadata, NewEvent, OnKnown, ReadRequest, ReadResponse, Recorded,
-    RevisionDemand, StreamSummary, StreamsRequest, StreamsResponse,
-};
+pub use events::*;
 pub use form::{
     Json, check_category, format_time, parse_event_id, parse_number, parse_projection, parse_time, parse_version,
 };
-pub use letters::{
-    EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
-    SetAsideResponse, SettleRequest, SettleResponse,
-};
-pub use operate::{
-    Asked, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History,
-    HistoryEntry, PhasesRequest, RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse, name_of_cancel,
-};
-pub use status::{
-    FlipStatus, MemberStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure,
-    SubscriberStatus, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
-};
-pub use verification::{
-    Finding, PartReport, Report, ScrubResult, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
-};
+pub use letters::*;
+pub use operate::*;
+pub use status::*;
+pub use verification::*;
 
 macro_rules! api {
     ($(

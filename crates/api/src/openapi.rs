@@ -7,8 +7,9 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::events::RevisionDemand;
 use crate::operations::{IDEMPOTENCY_KEY, NoRequest, OPERATIONS, Operation, Twice};
-use crate::{Json, Problem, RevisionDemand};
+use crate::{Json, Problem};
 
 /// The fields of every request that changes versions. The reference explains them once.
 const ASKED: [&str; 3] = ["actor", "reason", "idempotency_key"];

@@ -1,13 +1,86 @@
-//! Forms of the operations on projections (rebuild, flip, rollback, clean-up), and of their history.
+//! The operations on projections, such as rebuild, flip, rollback and clean-up, and their history: rows and forms.
 
 use std::num::NonZeroU32;
 
-use dacapo_model::verify::Verdict;
-use dacapo_model::{Cancel, CatalogEvent, FlipKind, LettersOf, Position, Timestamp, WhichLetters, Wish, grouped};
+use dacapo_model::{Cancel, CatalogEvent, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::form::format_time;
-use crate::status::{WaitingOn, kind_of_flip};
+use crate::operations::requests;
+use crate::status::WaitingOn;
+
+/// The rows of the operations on projections.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! operate_rows {
+    ($with:ident [$($later:ident)*] $($rows:tt)*) => {
+        $crate::operations! { $with [$($later)*] $($rows)*
+            /// Lists the changes of versions, oldest first, each with its requester and reason.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if the projection is not known.
+            phases: GET "/v1/phases" () PhasesRequest => History, Read, Safe;
+
+            /// Schedules a new version beside the serving one. It reads the past, or begins as a copy of the serving
+            /// view. `discards` in the answer names the versions that it replaces. It replaces a version that is ready
+            /// only with `discard`.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if no live node carries such code; [`ApiError::Refused`] if the catalog refuses.
+            rebuild: POST "/v1/projections/{projection}/rebuild" (projection) RebuildRequest => RebuildResponse,
+                Operate, ByKey;
+
+            /// Cancels a flip, a rebuild, a clean-up or a replay that was requested and is not carried out yet.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is too late, if there is
+            /// nothing to cancel, or if it is not clear what to cancel.
+            cancel: POST "/v1/projections/{projection}/cancel" (projection) CancelRequest => CancelResponse,
+                Operate, ByKey;
+
+            /// Moves readers to a newer version: to `to`, or to the newest above the serving one. With `wait_ms` it
+            /// answers when the flip has happened or the time is over, and says which.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses.
+            flip: POST "/v1/projections/{projection}/flip" (projection) FlipRequest => FlipResponse, Operate, ByKey;
+
+            /// Moves readers back: to `to`, or to the version that served last and stands by. With `wait_ms` it answers
+            /// when the rollback has happened or the time is over, and says which.
+            ///
+            /// # Errors
+            /// As [`flip`](Self::flip).
+            rollback: POST "/v1/projections/{projection}/rollback" (projection) FlipRequest => FlipResponse,
+                Operate, ByKey;
+
+            /// Applies past events again to the serving version, or to `version`, in its own view. Give exactly one of
+            /// `from`, `from_time`, `from_event` and `from_start`. With `wait_ms` it answers when the replay has ended
+            /// or the time is over, and says which.
+            ///
+            /// # Errors
+            /// [`ApiError::Refused`] if the projection does not allow it, and while another replay runs, with its
+            /// progress; [`ApiError::NotFound`] if there is no such version.
+            replay: POST "/v1/projections/{projection}/replay" (projection) ReplayRequest => ReplayResponse,
+                Operate, ByKey;
+
+            /// Drops the view of a version that does not serve. This aborts a flip to it.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it serves.
+            clean_up: POST "/v1/projections/{projection}/versions/{version}/clean-up" (projection, version)
+                CleanUpRequest => CleanUpResponse, Operate, ByKey;
+        }
+    };
+}
+
+requests! {
+    PhasesRequest {}
+    RebuildRequest { asked }
+    CancelRequest { asked }
+    FlipRequest { asked, wait_ms }
+    ReplayRequest { asked, wait_ms }
+    CleanUpRequest { asked }
+}
 
 /// The caller of a change, the reason, and the key under which the change is made only once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -321,7 +394,6 @@ impl HistoryEntry {
         actor: Option<String>,
         reason: Option<String>,
     ) -> Self {
-        let (tag, text) = describe(event);
         let covers = match event {
             CatalogEvent::Flipped { covers, .. } => Some(covers.get()),
             _ => None,
@@ -331,8 +403,8 @@ impl HistoryEntry {
             time: format_time(time),
             projection: event.view().projection.to_string(),
             version: event.view().version.to_string(),
-            event: tag.to_owned(),
-            text,
+            event: event.kind().to_owned(),
+            text: event.to_string(),
             actor,
             reason,
             covers,
@@ -340,133 +412,10 @@ impl HistoryEntry {
     }
 }
 
-/// Returns the kind of the change, and the change in words.
-fn describe(event: &CatalogEvent) -> (&'static str, String) {
-    let version = event.view().version;
-    let direction = |kind: &FlipKind| kind_of_flip(*kind);
-    let at = |position: &Position| grouped(position.get());
-    match event {
-        CatalogEvent::Scheduled { segments, seed, .. } => {
-            let unit = if segments.get() == 1 { "segment" } else { "segments" };
-            let copy = seed.map(|source| format!(", begins as a copy of {source}")).unwrap_or_default();
-            ("version_scheduled", format!("{version} scheduled, {segments} {unit}{copy}"))
-        }
-        CatalogEvent::ReadsAnnounced { checked, .. } => {
-            let code = version.code;
-            (
-                "reads_announced",
-                format!("code v{code} shall read more types, of which the journal has none through {}", at(checked)),
-            )
-        }
-        CatalogEvent::ReadsRecorded { reads, .. } => {
-            let types = reads.types.iter().flatten().map(String::as_str).collect::<Vec<_>>();
-            let types = if reads.types.is_none() { "every type".to_owned() } else { types.join(", ") };
-            ("reads_recorded", format!("code v{} reads {types}", version.code))
-        }
-        CatalogEvent::ReadsDeclined { found: (event_type, position), .. } => {
-            let code = version.code;
-            ("reads_declined", format!("code v{code} stays as it was: event {} is of type {event_type}", at(position)))
-        }
-        CatalogEvent::Initializing { .. } => ("version_initializing", format!("the build of {version} begins")),
-        CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {
-            ("flip_requested", format!("{} from {from} to {version} requested", direction(kind)))
-        }
-        CatalogEvent::FlipRequested { from: None, kind, .. } => {
-            ("flip_requested", format!("first {} to {version} requested", direction(kind)))
-        }
-        CatalogEvent::FlipPostponed { .. } => {
-            ("flip_postponed", format!("flip to {version} postponed: the old version was held for too long"))
-        }
-        CatalogEvent::FlipAborted { reason, .. } => ("flip_aborted", format!("flip to {version} aborted: {reason}")),
-        CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Flip, covers, .. } => {
-            ("flipped", format!("{version} serves, {from} stands by; covers {}", at(covers)))
-        }
-        CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Rollback, covers, .. } => {
-            ("flipped", format!("rolled back: {version} serves again, {from} stands by; covers {}", at(covers)))
-        }
-        CatalogEvent::Flipped { from: None, covers, .. } => {
-            ("flipped", format!("{version} serves, the first to do so; covers {}", at(covers)))
-        }
-        CatalogEvent::CleaningUp { reason, .. } => {
-            ("version_cleaning_up", format!("the clean-up of {version} begins: {reason}"))
-        }
-        CatalogEvent::Dropping { .. } => ("version_dropping", format!("the drop of the view of {version} begins")),
-        CatalogEvent::CleanUpCancelled { .. } => ("clean_up_cancelled", format!("clean-up of {version} cancelled")),
-        CatalogEvent::FlipCancelled { .. } => {
-            ("flip_cancelled", format!("flip to {version} cancelled; it flips on command from here on"))
-        }
-        CatalogEvent::ReplayCancelled { .. } => ("replay_cancelled", format!("replay of {version} in place cancelled")),
-        CatalogEvent::SetAside { event, .. } => {
-            ("event_set_aside", format!("event {} to be set aside in {version} if it is refused again", at(event)))
-        }
-        CatalogEvent::LettersDecided { of, which, wish, .. } => {
-            ("letters_decided", format!("{} of {version} {}", meant(*of, which), done(*wish)))
-        }
-        CatalogEvent::Obsolete { .. } => ("version_obsolete", format!("view of {version} gone")),
-        CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
-        CatalogEvent::Parted { same_through, differs_at, .. } => {
-            let text = format!(
-                "view of {version} reaches beyond the journal: its history is the same through position {}, and another \
-                 one from position {} on at the latest",
-                at(same_through),
-                at(differs_at)
-            );
-            ("version_parted", text)
-        }
-        CatalogEvent::NothingToDo { .. } => {
-            ("nothing_to_do", format!("request for {version} changed nothing: it was in that state already"))
-        }
-        CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
-        CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
-        CatalogEvent::Verified { verdict, report, .. } => {
-            let compared = report.against.map(|against| format!(" against {against}")).unwrap_or_default();
-            let found = match verdict {
-                Verdict::Pass => String::new(),
-                Verdict::Fail => format!(" ({})", report.summary()),
-            };
-            let verdict = verdict.as_str();
-            (
-                "version_verified",
-                format!("{version} verified{compared} at position {}: {verdict}{found}", at(&report.at)),
-            )
-        }
-        CatalogEvent::VerificationRequested { .. } => {
-            ("verification_requested", format!("another verification of {version} requested"))
-        }
-        CatalogEvent::Waived { by, why, .. } => {
-            ("verdict_waived", format!("{by} waived the verdict on {version}: {why}"))
-        }
-        CatalogEvent::ReplayRequested { after, .. } => {
-            ("replay_requested", format!("replay of {version} in place after position {} requested", at(after)))
-        }
-        CatalogEvent::ReplayEnded { .. } => ("replay_ended", format!("replay of {version} in place ended")),
-    }
-}
-
-/// Returns the selection of a decision, in words.
-fn meant(of: LettersOf, which: &WhichLetters) -> String {
-    let what = match of {
-        LettersOf::Events => "dead letters",
-        LettersOf::Effects => "effects",
-    };
-    match which {
-        WhichLetters::One(position) => format!("{what} of event {}", grouped(position.get())),
-        WhichLetters::Stream(stream) => format!("{what} of {stream}"),
-        WhichLetters::All => format!("all {what}"),
-    }
-}
-
-fn done(wish: Wish) -> &'static str {
-    match wish {
-        Wish::Retry => "to be retried",
-        Wish::Drop => "to be dropped",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dacapo_model::{ProjectionName, VersionId, ViewId};
+    use dacapo_model::{FlipKind, ProjectionName, VersionId, ViewId};
 
     #[test]
     fn a_flip_in_the_history_names_both_versions_and_its_evidence() {

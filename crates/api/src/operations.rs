@@ -1,4 +1,5 @@
-//! Every operation of the API, each in one row. The trait [`Api`](crate::Api), the client, the routes of a node, the
+//! Every operation of the API is one row, in the file of its topic, beside its forms: `status.rs`, `events.rs`,
+//! `operate.rs`, `verification.rs`, `letters.rs`. The trait [`Api`](crate::Api), the client, the routes of a node, the
 //! OpenAPI document and the table in `docs/http-api.md` are made of these rows. To add an operation, add a row.
 
 use std::borrow::Cow;
@@ -7,177 +8,24 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
-use crate::events::{AppendRequest, ReadRequest, StreamsRequest};
 use crate::form::{parse_projection, parse_version};
-use crate::letters::{LettersRequest, PauseRequest, SetAsideRequest, SettleRequest};
-use crate::operate::{Asked, CancelRequest, CleanUpRequest, FlipRequest, PhasesRequest, RebuildRequest, ReplayRequest};
-use crate::verification::{VerificationRequest, VerifyRequest};
+use crate::operate::Asked;
 
-/// Passes all rows to the given macro.
+/// Passes all rows to the given macro, topic by topic. Each topic has a macro that adds its rows and comes back here.
 ///
 /// A row is: documentation, name, method, path, parts of the path, request if there is one, response, [`Right`],
 /// [`Twice`]. The first paragraph of the documentation is also the text of the reference.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! operations {
-    ($($with:tt)+) => {
-        $($with)+! {
-            /// Returns the state of the node, its projections and versions, the members that share the store, and the
-            /// subscribers. It answers at once, from what is known.
-            ///
-            /// # Errors
-            /// [`ApiError::Unavailable`] if the node cannot answer at the moment.
-            status: GET "/v1/status" () => Status, Read, Safe;
-
-            /// Appends events to any streams: all of them or none. Once this returns, the events are durable.
-            ///
-            /// # Errors
-            /// [`ApiError::Refused`] if the present state does not allow it, such as `wrong_revision`;
-            /// [`ApiError::Invalid`] if the events break a rule or a limit.
-            append: POST "/v1/events" () AppendRequest => AppendResponse, Append, ByEventIds;
-
-            /// Reads events forward, from the journal or from one stream. If there are none yet, it waits for up to
-            /// `wait_ms` and answers as soon as there is one. `through` in the answer is the end of the range that
-            /// it has searched: the next `after`. Give at most one of `stream`, `categories` and `system`.
-            ///
-            /// # Errors
-            /// [`ApiError::Invalid`] if the request contradicts itself; [`ApiError::Refused`] if `after` is not in the
-            /// journal.
-            read: GET "/v1/events" () ReadRequest => ReadResponse, Read, Safe;
-
-            /// Lists streams, ordered by the bytes of their names.
-            ///
-            /// # Errors
-            /// [`ApiError::Unavailable`] if the streams cannot be read at the moment.
-            streams: GET "/v1/streams" () StreamsRequest => StreamsResponse, Read, Safe;
-
-            /// Lists the changes of versions, oldest first, each with its requester and reason.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if the projection is not known.
-            phases: GET "/v1/phases" () PhasesRequest => History, Read, Safe;
-
-            /// Schedules a new version beside the serving one. It reads the past, or begins as a copy of the serving
-            /// view. `discards` in the answer names the versions that it replaces. It replaces a version that is ready
-            /// only with `discard`.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if no live node carries such code; [`ApiError::Refused`] if the catalog refuses.
-            rebuild: POST "/v1/projections/{projection}/rebuild" (projection) RebuildRequest => RebuildResponse,
-                Operate, ByKey;
-
-            /// Cancels a flip, a rebuild, a clean-up or a replay that was requested and is not carried out yet.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is too late, if there is
-            /// nothing to cancel, or if it is not clear what to cancel.
-            cancel: POST "/v1/projections/{projection}/cancel" (projection) CancelRequest => CancelResponse,
-                Operate, ByKey;
-
-            /// Moves readers to a newer version: to `to`, or to the newest above the serving one. With `wait_ms` it
-            /// answers when the flip has happened or the time is over, and says which.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses.
-            flip: POST "/v1/projections/{projection}/flip" (projection) FlipRequest => FlipResponse, Operate, ByKey;
-
-            /// Moves readers back: to `to`, or to the version that served last and stands by. With `wait_ms` it answers
-            /// when the rollback has happened or the time is over, and says which.
-            ///
-            /// # Errors
-            /// As [`flip`](Self::flip).
-            rollback: POST "/v1/projections/{projection}/rollback" (projection) FlipRequest => FlipResponse,
-                Operate, ByKey;
-
-            /// Applies past events again to the serving version, or to `version`, in its own view. Give exactly one of
-            /// `from`, `from_time`, `from_event` and `from_start`. With `wait_ms` it answers when the replay has ended
-            /// or the time is over, and says which.
-            ///
-            /// # Errors
-            /// [`ApiError::Refused`] if the projection does not allow it, and while another replay runs, with its
-            /// progress; [`ApiError::NotFound`] if there is no such version.
-            replay: POST "/v1/projections/{projection}/replay" (projection) ReplayRequest => ReplayResponse,
-                Operate, ByKey;
-
-            /// Returns the findings of the verification of a version, and its verdict: `Pass`, `Fail` or `Waived`. With
-            /// `wait_ms` it answers when the version is verified or the time is over. `halts` is true if the
-            /// verification is blocked and needs an operator; `waiting_on` says why.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such projection; [`ApiError::Refused`] if there is no such version.
-            verification: GET "/v1/projections/{projection}/verification" (projection)
-                VerificationRequest => Verification, Read, Safe;
-
-            /// Verifies again a version that is being built. Until that is done, its earlier verdict does not count.
-            ///
-            /// # Errors
-            /// As [`verification`](Self::verification); [`ApiError::Refused`] if the version is not being built.
-            verify: POST "/v1/projections/{projection}/verification" (projection) VerifyRequest => VerifyResponse,
-                Operate, ByKey;
-
-            /// Lets a version serve although its verification failed. A `reason` is required; the catalog keeps it with
-            /// the requester.
-            ///
-            /// # Errors
-            /// As [`verify`](Self::verify); [`ApiError::Refused`] if there is no failed verdict, and
-            /// [`ApiError::Invalid`] without a reason.
-            waive: POST "/v1/projections/{projection}/verification/waive" (projection) VerifyRequest => VerifyResponse,
-                Operate, ByKey;
-
-            /// Drops the view of a version that does not serve. This aborts a flip to it.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it serves.
-            clean_up: POST "/v1/projections/{projection}/versions/{version}/clean-up" (projection, version)
-                CleanUpRequest => CleanUpResponse, Operate, ByKey;
-
-            /// Stops applying events to a version, and making its effects, until it is resumed.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if the catalog refuses, or if it
-            /// is not clear which version is meant.
-            pause: POST "/v1/projections/{projection}/pause" (projection) PauseRequest => PauseResponse, Operate, ByKey;
-
-            /// Applies events to a version again, and immediately retries the event that its handler refused, and a
-            /// failed copy or reset.
-            ///
-            /// # Errors
-            /// As [`pause`](Self::pause).
-            resume: POST "/v1/projections/{projection}/resume" (projection) PauseRequest => PauseResponse,
-                Operate, ByKey;
-
-            /// Lists the dead letters of a version: the events that were set aside, each with its error, its number of
-            /// tries, its time and its kind. With `effects` it lists the failed effects; then `after` is the `number`
-            /// of an effect.
-            ///
-            /// # Errors
-            /// [`ApiError::NotFound`] if there is no such version; [`ApiError::Refused`] if it is not clear which
-            /// version is meant.
-            letters: GET "/v1/projections/{projection}/letters" (projection) LettersRequest => LettersResponse,
-                Read, Safe;
-
-            /// Retries dead letters, in the order of their streams. Give exactly one of `position`, `stream` and `all`.
-            ///
-            /// # Errors
-            /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event if an earlier event of its stream is
-            /// set aside and has no decision.
-            retry_letters: POST "/v1/projections/{projection}/letters/retry" (projection)
-                SettleRequest => SettleResponse, Operate, ByKey;
-
-            /// Drops dead letters: they are never applied. Give exactly one of `position`, `stream` and `all`.
-            ///
-            /// # Errors
-            /// As [`letters`](Self::letters).
-            drop_letters: POST "/v1/projections/{projection}/letters/drop" (projection)
-                SettleRequest => SettleResponse, Operate, ByKey;
-
-            /// Sets aside the event at which a segment halts, if the handler refuses it once more.
-            ///
-            /// # Errors
-            /// As [`letters`](Self::letters); [`ApiError::Refused`] if no segment halts at that event.
-            set_aside: POST "/v1/projections/{projection}/letters/set-aside" (projection)
-                SetAsideRequest => SetAsideResponse, Operate, ByKey;
-        }
+    ($with:ident) => {
+        $crate::operations! { $with [status_rows event_rows operate_rows verification_rows letter_rows] }
+    };
+    ($with:ident [] $($rows:tt)*) => {
+        $with! { $($rows)* }
+    };
+    ($with:ident [$topic:ident $($later:ident)*] $($rows:tt)*) => {
+        $crate::$topic! { $with [$($later)*] $($rows)* }
     };
 }
 
@@ -290,10 +138,21 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
+/// The request that an operation was given, or the one of an operation that takes no fields.
+macro_rules! given {
+    () => {
+        $crate::operations::NoRequest {}
+    };
+    ($given:ident as $request:ident) => {
+        $given
+    };
+}
+pub(crate) use given;
+
 /// One method of [`Request`], of the field of its name.
 macro_rules! field {
     (asked) => {
-        fn asked(&mut self) -> Option<&mut Asked> {
+        fn asked(&mut self) -> Option<&mut $crate::Asked> {
             Some(&mut self.asked)
         }
     };
@@ -303,6 +162,7 @@ macro_rules! field {
         }
     };
 }
+pub(crate) use field;
 
 /// The request of an operation that takes no fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -310,32 +170,17 @@ macro_rules! field {
 #[serde(deny_unknown_fields)]
 pub struct NoRequest {}
 
+/// Implements [`Request`] for the requests of a topic, with the fields that each has for it.
 macro_rules! requests {
     ($($request:ident { $($field:ident),* })+) => {
-        $(impl Request for $request {
-            $(field!($field);)*
+        $(impl $crate::operations::Request for $request {
+            $($crate::operations::field!($field);)*
         })+
     };
 }
+pub(crate) use requests;
 
-requests! {
-    NoRequest {}
-    AppendRequest {}
-    ReadRequest { wait_ms }
-    StreamsRequest {}
-    PhasesRequest {}
-    RebuildRequest { asked }
-    CancelRequest { asked }
-    FlipRequest { asked, wait_ms }
-    ReplayRequest { asked, wait_ms }
-    VerificationRequest { wait_ms }
-    VerifyRequest { asked }
-    CleanUpRequest { asked }
-    PauseRequest { asked }
-    LettersRequest {}
-    SettleRequest { asked }
-    SetAsideRequest { asked }
-}
+impl Request for NoRequest {}
 
 /// Returns a path with its parts filled in. It checks projections and versions, so that neither can lead to another
 /// path.

@@ -1,4 +1,4 @@
-//! The form of a node's status.
+//! The status of a node: its row and its form.
 
 use dacapo_model::{self as model, Fact, FlipKind};
 use serde::{Deserialize, Serialize};
@@ -6,6 +6,22 @@ use serde_json::{Map, Value};
 
 use crate::form::format_time;
 use crate::verification::ScrubResult;
+
+/// The row of the status.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! status_rows {
+    ($with:ident [$($later:ident)*] $($rows:tt)*) => {
+        $crate::operations! { $with [$($later)*] $($rows)*
+            /// Returns the state of the node, its projections and versions, the members that share the store, and the
+            /// subscribers. It answers at once, from what is known.
+            ///
+            /// # Errors
+            /// [`ApiError::Unavailable`] if the node cannot answer at the moment.
+            status: GET "/v1/status" () => Status, Read, Safe;
+        }
+    };
+}
 
 /// The status of a node and its projections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

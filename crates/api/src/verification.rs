@@ -1,4 +1,4 @@
-//! Forms of verifications: the findings about a version before readers move to it.
+//! Verifications, with the findings about a version before readers move to it: rows and forms.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::form::format_time;
 use crate::operate::{Asked, asks};
+use crate::operations::requests;
 use crate::status::WaitingOn;
+
+/// The rows of verifications.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! verification_rows {
+    ($with:ident [$($later:ident)*] $($rows:tt)*) => {
+        $crate::operations! { $with [$($later)*] $($rows)*
+            /// Returns the findings of the verification of a version, and its verdict: `Pass`, `Fail` or `Waived`. With
+            /// `wait_ms` it answers when the version is verified or the time is over. `halts` is true if the
+            /// verification is blocked and needs an operator; `waiting_on` says why.
+            ///
+            /// # Errors
+            /// [`ApiError::NotFound`] if there is no such projection; [`ApiError::Refused`] if there is no such version.
+            verification: GET "/v1/projections/{projection}/verification" (projection)
+                VerificationRequest => Verification, Read, Safe;
+
+            /// Verifies again a version that is being built. Until that is done, its earlier verdict does not count.
+            ///
+            /// # Errors
+            /// As [`verification`](Self::verification); [`ApiError::Refused`] if the version is not being built.
+            verify: POST "/v1/projections/{projection}/verification" (projection) VerifyRequest => VerifyResponse,
+                Operate, ByKey;
+
+            /// Lets a version serve although its verification failed. A `reason` is required; the catalog keeps it with
+            /// the requester.
+            ///
+            /// # Errors
+            /// As [`verify`](Self::verify); [`ApiError::Refused`] if there is no failed verdict, and
+            /// [`ApiError::Invalid`] without a reason.
+            waive: POST "/v1/projections/{projection}/verification/waive" (projection) VerifyRequest => VerifyResponse,
+                Operate, ByKey;
+        }
+    };
+}
+
+requests! {
+    VerificationRequest { wait_ms }
+    VerifyRequest { asked }
+}
 
 /// A request for the verification of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

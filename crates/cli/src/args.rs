@@ -1,4 +1,5 @@
-//! The commands, and what several of them have in common. The arguments of a command are beside it.
+//! The commands, topic by topic, and what several of them have in common. A topic of several commands lists them in its
+//! own file. The arguments of a command are beside it.
 
 use std::path::PathBuf;
 
@@ -6,9 +7,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
-use crate::letters::Settle;
 use crate::output::Out;
-use crate::{cancel, demo, events, given, import_command, letters, operate, repair, serve, status, verify};
+use crate::{demo, events, given, import_command, letters, operate, phases, repair, serve, status, verify};
 
 /// Event sourcing with read models that are rebuilt without downtime.
 #[derive(Debug, Parser)]
@@ -36,41 +36,20 @@ pub(crate) enum Command {
         after_help = "The format is one JSON object a line with `stream`, `type` and `data`; see docs/import.md."
     )]
     Import(import_command::Import),
-    /// Append one event to a stream
-    Append(events::Append),
-    /// Read events
-    Read(events::Read),
-    /// List streams
-    Streams(events::Streams),
+    #[command(flatten)]
+    Events(events::Command),
     /// Show the node, its projections, and the reasons that they wait on
     #[command(after_help = "It exits with 8 if something is blocked until an operator does something about it.")]
     Status(status::Args),
-    /// Build a new version of a projection beside the serving one
-    Rebuild(operate::Rebuild),
-    /// Move readers to another version
-    Flip(operate::Flip),
-    /// Move readers back to the version that served before
-    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
-    Rollback(operate::Flip),
-    /// Replay past events through a version again, in its own view, if its projection supports it
-    Replay(operate::Replay),
-    /// Drop the view of a version that does not serve
-    Cleanup(operate::Cleanup),
-    /// Cancel a request that has not happened yet: a flip, a rebuild, a clean-up, a replay in place
-    Cancel(cancel::Cancel),
-    /// Stop applying events to a version until it is resumed
-    Pause(letters::Pause),
-    /// Apply events to a version again, and retry at once what its handler refused
-    #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
-    Resume(letters::Pause),
-    /// List the events that a version has set aside, or effects that fail; retry or drop them
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Letters(letters::Letters),
+    #[command(flatten)]
+    Operate(operate::Command),
+    #[command(flatten)]
+    Letters(letters::Command),
     /// Show the report on a version before readers move to it; verify it again, or waive the verdict
     #[command(after_help = "It exits with 6 if the version did not pass and nobody has waived the verdict.")]
     Verify(verify::Args),
     /// Show the changes of versions, with who requested each and why
-    Phases(operate::Phases),
+    Phases(phases::Phases),
     /// Show the damage of the journal in a directory and its possible repair; carry it out with --apply
     Repair(repair::Args),
 }
@@ -82,21 +61,10 @@ impl Command {
             Self::Serve(_) | Self::Demo(_) => false,
             Self::Repair(args) => args.json,
             Self::Import(args) => args.json,
-            Self::Append(args) => args.json,
-            Self::Read(args) => args.json,
-            Self::Streams(args) => args.json,
+            Self::Events(command) => command.says_json(),
             Self::Status(args) => args.json,
-            Self::Rebuild(args) => args.who.json,
-            Self::Flip(args) | Self::Rollback(args) => args.who.json,
-            Self::Replay(args) => args.who.json,
-            Self::Cleanup(args) => args.who.json,
-            Self::Cancel(args) => args.who.json,
-            Self::Pause(args) | Self::Resume(args) => args.who.json,
-            Self::Letters(args) => match &args.settle {
-                Some(Settle::Retry(args) | Settle::Drop(args)) => args.who.json,
-                Some(Settle::SetAside(args)) => args.who.json,
-                None => args.list.json,
-            },
+            Self::Operate(command) => command.says_json(),
+            Self::Letters(command) => command.says_json(),
             Self::Verify(args) => args.who.json,
             Self::Phases(args) => args.json,
         }
@@ -109,21 +77,12 @@ impl Command {
             Self::Serve(args) => serve::serve(out, args).await,
             Self::Demo(args) => demo::demo(out, args).await,
             Self::Import(args) => import_command::import(out, args).await,
-            Self::Append(args) => events::append(out, args).await,
-            Self::Read(args) => events::read(out, args).await,
-            Self::Streams(args) => events::streams(out, args).await,
+            Self::Events(command) => command.run(out).await,
             Self::Status(args) => status::status(out, args).await,
-            Self::Rebuild(args) => operate::rebuild(out, args).await,
-            Self::Flip(args) => operate::flip(out, args).await,
-            Self::Rollback(args) => operate::rollback(out, args).await,
-            Self::Replay(args) => operate::replay(out, args).await,
-            Self::Cleanup(args) => operate::clean_up(out, args).await,
-            Self::Cancel(args) => cancel::cancel(out, args).await,
-            Self::Pause(args) => letters::order(out, args, true).await,
-            Self::Resume(args) => letters::order(out, args, false).await,
-            Self::Letters(args) => letters::letters(out, args).await,
+            Self::Operate(command) => command.run(out).await,
+            Self::Letters(command) => command.run(out).await,
             Self::Verify(args) => verify::verify(out, args).await,
-            Self::Phases(args) => operate::phases(out, args).await,
+            Self::Phases(args) => phases::phases(out, args).await,
             Self::Repair(args) => repair::repair(out, &args),
         }
     }

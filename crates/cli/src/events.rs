@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Subcommand;
 use comfy_table::CellAlignment;
 use dacapo::world::{Ids, SystemIds};
 use dacapo_api::{
@@ -23,6 +24,36 @@ use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::{cut, shown};
 use crate::{connect, given};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Append one event to a stream
+    Append(Append),
+    /// Read events
+    Read(Read),
+    /// List streams
+    Streams(Streams),
+}
+
+impl Command {
+    /// Returns true if the answer, and any error, is to be JSON.
+    pub fn says_json(&self) -> bool {
+        match self {
+            Self::Append(args) => args.json,
+            Self::Read(args) => args.json,
+            Self::Streams(args) => args.json,
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self, out: &mut Out) -> Result<(), CliError> {
+        match self {
+            Self::Append(args) => append(out, args).await,
+            Self::Read(args) => read(out, args).await,
+            Self::Streams(args) => streams(out, args).await,
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Append {
@@ -119,7 +150,7 @@ fn demand(text: &str) -> Result<RevisionDemand, String> {
 }
 
 /// `dacapo append`.
-pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> {
+async fn append(out: &mut Out, args: Append) -> Result<(), CliError> {
     let data = match &args.data {
         Some(data) => data.clone(),
         None => tokio::task::spawn_blocking(payload_from_stdin).await.map_err(CliError::new)??,
@@ -164,7 +195,7 @@ fn payload_from_stdin() -> Result<String, CliError> {
 }
 
 /// `dacapo read`.
-pub(crate) async fn read(out: &mut Out, args: Read) -> Result<(), CliError> {
+async fn read(out: &mut Out, args: Read) -> Result<(), CliError> {
     connect::look(&args.target, |api| pages(out, api, &args)).await
 }
 
@@ -278,7 +309,7 @@ fn one_line(event: &Event, terminal: bool) -> String {
 }
 
 /// `dacapo streams`.
-pub(crate) async fn streams(out: &mut Out, args: Streams) -> Result<(), CliError> {
+async fn streams(out: &mut Out, args: Streams) -> Result<(), CliError> {
     connect::look(&args.target, |api| list(out, api, &args)).await
 }
 

@@ -4,10 +4,11 @@ use std::num::NonZeroU32;
 
 use clap::Subcommand;
 use comfy_table::CellAlignment;
-use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, Problem, SettleRequest, SettleResponse};
+use dacapo_api::{
+    Letter, LettersRequest, LettersResponse, PauseRequest, Problem, SetAsideRequest, SettleRequest, SettleResponse,
+};
 
 use crate::args::{Target, Who};
-use crate::cancel::{self, SetAside};
 use crate::error::CliError;
 use crate::limits;
 use crate::numbers::{count, counted};
@@ -15,6 +16,41 @@ use crate::operate::{asked, to_the_second, when};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
 use crate::{connect, effects, given};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Stop applying events to a version until it is resumed
+    Pause(Pause),
+    /// Apply events to a version again, and retry at once what its handler refused
+    #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
+    Resume(Pause),
+    /// List the events that a version has set aside, or effects that fail; retry or drop them
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Letters(Letters),
+}
+
+impl Command {
+    /// Returns true if the answer, and any error, is to be JSON.
+    pub fn says_json(&self) -> bool {
+        match self {
+            Self::Pause(args) | Self::Resume(args) => args.who.json,
+            Self::Letters(args) => match &args.settle {
+                Some(Settle::Retry(args) | Settle::Drop(args)) => args.who.json,
+                Some(Settle::SetAside(args)) => args.who.json,
+                None => args.list.json,
+            },
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self, out: &mut Out) -> Result<(), CliError> {
+        match self {
+            Self::Pause(args) => order(out, args, true).await,
+            Self::Resume(args) => order(out, args, false).await,
+            Self::Letters(args) => letters(out, args).await,
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pause {
@@ -100,8 +136,25 @@ pub(crate) struct SettleLetters {
     pub target: Target,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetAside {
+    /// The projection
+    #[arg(value_parser = given::projection)]
+    pub projection: String,
+    /// The version, such as v1.1. Default: the only one that halts there
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    /// The event at this position
+    #[arg(long, value_name = "N", value_parser = given::within(1..=u64::MAX))]
+    pub event: u64,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// `dacapo pause` and `dacapo resume`.
-pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(), CliError> {
+async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(), CliError> {
     let json = args.who.json;
     let request = PauseRequest { version: args.version, asked: asked(args.who) };
     let projection = args.projection;
@@ -122,11 +175,11 @@ pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(),
 }
 
 /// `dacapo letters`.
-pub(crate) async fn letters(out: &mut Out, args: Letters) -> Result<(), CliError> {
+async fn letters(out: &mut Out, args: Letters) -> Result<(), CliError> {
     match args.settle {
         Some(Settle::Retry(args)) => settle(out, args, true).await,
         Some(Settle::Drop(args)) => settle(out, args, false).await,
-        Some(Settle::SetAside(args)) => cancel::set_aside(out, args).await,
+        Some(Settle::SetAside(args)) => set_aside(out, args).await,
         None => list(out, args.list).await,
     }
 }
@@ -240,4 +293,28 @@ fn settled(answer: &SettleResponse, effects: bool, retry: bool) -> String {
             counted(*letters, "event")
         ),
     }
+}
+
+/// `dacapo letters set-aside`.
+async fn set_aside(out: &mut Out, args: SetAside) -> Result<(), CliError> {
+    let json = args.who.json;
+    let request = SetAsideRequest { version: args.version, position: args.event, asked: asked(args.who) };
+    let projection = args.projection;
+    connect::with(&args.target, |api| async move {
+        let answer = api.set_aside(&projection, request).await?;
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
+        let (version, event) = (&answer.version, count(answer.position));
+        out.line(match answer.requested {
+            Some(_) => format!(
+                "{projection} {version}: event {event} to be set aside, should it be refused once more; `dacapo letters \
+                 {projection} --version {version}` tells when it is"
+            ),
+            None => format!("{projection} {version}: event {event} is already set aside, or about to be"),
+        })?;
+        out.flush()
+    })
+    .await
 }

@@ -7,7 +7,6 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod args;
-mod cancel;
 mod connect;
 mod database;
 mod demo;
@@ -24,6 +23,7 @@ mod local;
 mod numbers;
 mod operate;
 mod output;
+mod phases;
 mod progress;
 mod repair;
 mod serve;

@@ -1,20 +1,57 @@
 //! Commands that operate projections.
 
-use std::sync::Arc;
-
-use comfy_table::CellAlignment;
+use clap::Subcommand;
 use dacapo::world::{Ids, SystemIds};
-use dacapo_api::{
-    Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest, ReplayRequest,
-};
+use dacapo_api::{Asked, CancelRequest, CleanUpRequest, FlipRequest, FlipResponse, RebuildRequest, ReplayRequest};
 
 use crate::args::{Target, Who};
 use crate::error::CliError;
 use crate::numbers::count;
-use crate::output::{Out, lines_of, narrow};
-use crate::shown::shown;
+use crate::output::Out;
 use crate::wait::{self, Direction};
 use crate::{connect, given};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a new version of a projection beside the serving one
+    Rebuild(Rebuild),
+    /// Move readers to another version
+    Flip(Flip),
+    /// Move readers back to the version that served before
+    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
+    Rollback(Flip),
+    /// Replay past events through a version again, in its own view, if its projection supports it
+    Replay(Replay),
+    /// Drop the view of a version that does not serve
+    Cleanup(Cleanup),
+    /// Cancel a request that has not happened yet: a flip, a rebuild, a clean-up, a replay in place
+    Cancel(Cancel),
+}
+
+impl Command {
+    /// Returns true if the answer, and any error, is to be JSON.
+    pub fn says_json(&self) -> bool {
+        match self {
+            Self::Rebuild(args) => args.who.json,
+            Self::Flip(args) | Self::Rollback(args) => args.who.json,
+            Self::Replay(args) => args.who.json,
+            Self::Cleanup(args) => args.who.json,
+            Self::Cancel(args) => args.who.json,
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self, out: &mut Out) -> Result<(), CliError> {
+        match self {
+            Self::Rebuild(args) => rebuild(out, args).await,
+            Self::Flip(args) => move_readers(out, args, Direction::Flip).await,
+            Self::Rollback(args) => move_readers(out, args, Direction::Rollback).await,
+            Self::Replay(args) => replay(out, args).await,
+            Self::Cleanup(args) => clean_up(out, args).await,
+            Self::Cancel(args) => cancel(out, args).await,
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rebuild {
@@ -108,15 +145,31 @@ pub(crate) struct Cleanup {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Phases {
-    /// Only this projection
+pub(crate) struct Cancel {
+    /// The projection
     #[arg(value_parser = given::projection)]
-    pub projection: Option<String>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub json: bool,
+    pub projection: String,
+    /// The change to cancel. Default: the only one that can be cancelled
+    pub what: Option<CancelWhat>,
+    /// The version, such as v2.1. Default: the only one for which it can be cancelled
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
     #[command(flatten)]
     pub target: Target,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CancelWhat {
+    /// The requested flip
+    Flip,
+    /// The building of a version that has not served; its view is dropped
+    Rebuild,
+    /// The clean-up of a version whose view is not being dropped yet
+    Cleanup,
+    /// The replay in place
+    Replay,
 }
 
 /// Returns the place of a request in the catalog, in words. It has none if nothing had to change.
@@ -125,7 +178,7 @@ pub(crate) fn when(requested: Option<u64>) -> String {
 }
 
 /// `dacapo rebuild`.
-pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
+async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
     let json = args.who.json;
     let request =
         RebuildRequest { code: args.code, from_copy: args.from_copy, discard: args.discard, asked: asked(args.who) };
@@ -154,16 +207,7 @@ pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError
     .await
 }
 
-/// `dacapo flip`.
-pub(crate) async fn flip(out: &mut Out, args: Flip) -> Result<(), CliError> {
-    move_readers(out, args, Direction::Flip).await
-}
-
-/// `dacapo rollback`.
-pub(crate) async fn rollback(out: &mut Out, args: Flip) -> Result<(), CliError> {
-    move_readers(out, args, Direction::Rollback).await
-}
-
+/// `dacapo flip` and `dacapo rollback`.
 async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result<(), CliError> {
     let json = args.who.json;
     let request = FlipRequest { to: args.to, wait_ms: None, asked: asked(args.who) };
@@ -213,7 +257,7 @@ fn outcome(answer: &FlipResponse) -> String {
 }
 
 /// `dacapo replay`.
-pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> {
+async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> {
     let ReplayFrom { position, time, event, start } = args.from;
     let json = args.who.json;
     let request = ReplayRequest {
@@ -255,7 +299,7 @@ pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> 
 }
 
 /// `dacapo cleanup`.
-pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliError> {
+async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliError> {
     let json = args.who.json;
     let request = CleanUpRequest { asked: asked(args.who) };
     let (projection, version) = (args.projection, args.version);
@@ -271,40 +315,38 @@ pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliErro
     .await
 }
 
-/// `dacapo phases`.
-pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> {
-    let (named, projection, json) = (args.projection.is_some(), args.projection, args.json);
-    connect::look(&args.target, |api| async move {
-        let history = whole_history(api, projection).await?;
+/// `dacapo cancel`.
+async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> {
+    let what = args.what.map(|what| match what {
+        CancelWhat::Flip => "flip",
+        CancelWhat::Rebuild => "rebuild",
+        CancelWhat::Cleanup => "clean_up",
+        CancelWhat::Replay => "replay",
+    });
+    let json = args.who.json;
+    let request = CancelRequest { what: what.map(str::to_owned), version: args.version, asked: asked(args.who) };
+    let projection = args.projection;
+    connect::with(&args.target, |api| async move {
+        let answer = api.cancel(&projection, request).await?;
         if json {
-            history.iter().try_for_each(|entry| out.json(entry))?;
+            out.json(&answer)?;
             return out.flush();
         }
-        if history.is_empty() {
-            out.line("nothing has happened yet")?;
-            return out.flush();
-        }
-        out.text(&happened(out, history, named))?;
+        let what = match answer.what.as_str() {
+            "flip" => "flip to",
+            "rebuild" => "rebuild of",
+            "clean_up" => "clean-up of",
+            "replay" => "replay of",
+            other => other,
+        };
+        let version = &answer.version;
+        out.line(match answer.requested {
+            Some(position) => format!("{projection}: {what} {version} cancelled at position {}", count(position)),
+            None => format!("{projection}: {what} {version} had already been cancelled"),
+        })?;
         out.flush()
     })
     .await
-}
-
-/// Returns the history as a table; the projection is left out where it was named.
-fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
-    let mut header = vec!["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"];
-    header.retain(|column| !named || *column != "PROJECTION");
-    let mut table = out.table(&header);
-    narrow(&mut table, 0..=0, CellAlignment::Right);
-    narrow(&mut table, 1..=1, CellAlignment::Left);
-    for entry in history {
-        let mut row = vec![count(entry.position), to_the_second(&entry.time)];
-        row.extend((!named).then_some(entry.projection));
-        let theirs = [entry.text, entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default()];
-        row.extend(theirs.map(|text| shown(&text).into_owned()));
-        table.add_row(row);
-    }
-    lines_of(&table)
 }
 
 /// Returns a time in RFC 3339 without its fraction, for which a table has no room.
@@ -312,20 +354,6 @@ pub(crate) fn to_the_second(time: &str) -> String {
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => time.to_owned(),
-    }
-}
-
-async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<Vec<HistoryEntry>, CliError> {
-    let mut history = vec![];
-    let mut request = PhasesRequest { projection, after: 0, limit: None };
-    loop {
-        let page = api.phases(request.clone()).await?;
-        let moved = page.through > request.after;
-        history.extend(page.history);
-        if !page.more || !moved {
-            return Ok(history);
-        }
-        request.after = page.through;
     }
 }
 

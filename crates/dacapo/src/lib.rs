@@ -104,11 +104,7 @@ pub mod options {
 pub mod operate {
     pub use crate::error::NoTarget;
     pub use crate::flip::FlipReport;
-    pub use crate::node::{
-        Cancellation, Cancelled, CleanUp, CleanedUp, DeadLetter, Done, End, Examine, Flip, List, Listed, Operation,
-        Order, ProjectionHandle, Rebuild, Rebuilt, Replay, ReplayFrom, ReplayReport, Request, Requested, SetAside,
-        Settle, Settled, VersionHandle,
-    };
+    pub use crate::node::operations::*;
     pub use dacapo_model::{Cancel, EffectLetter, Letter, LetterKind, Wish};
     pub use dacapo_store::WhichLetters;
 }

@@ -1,4 +1,4 @@
-//! Dead letters, pauses and resumptions: the choice of the version, and the conversion of the forms for the node.
+//! Dead letters, pauses and resumptions: the choice of the version; forms in, forms out.
 
 use std::num::NonZeroU32;
 
@@ -13,22 +13,55 @@ use dacapo_api::{
 };
 use dacapo_model::{ProjectionName, VersionId, ViewId, WaitingOn};
 
+use crate::events::event_form;
+use crate::in_time::{SETTLES, in_time};
 use crate::limits::ANSWER_LETTERS;
-use crate::node::{NodeApi, asked, event_form, refused};
+use crate::node::{Operations, asked, refused};
 
 /// The action on dead letters.
-pub(crate) enum Settle {
+enum Settle {
     Retry,
     Drop,
 }
 
-impl NodeApi {
-    pub(crate) async fn order(
+impl Operations {
+    pub(crate) async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        in_time(None, async move { self.order(projection, request, true).await }).await
+    }
+
+    pub(crate) async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        in_time(None, async move { self.order(projection, request, false).await }).await
+    }
+
+    pub(crate) async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
+        in_time(None, async move { self.list_letters(projection, request).await }).await
+    }
+
+    pub(crate) async fn retry_letters(
         &self,
         projection: &str,
-        request: PauseRequest,
-        pause: bool,
-    ) -> Result<PauseResponse, ApiError> {
+        request: SettleRequest,
+    ) -> Result<SettleResponse, ApiError> {
+        in_time(SETTLES, async move { self.settle_letters(projection, request, Settle::Retry).await }).await
+    }
+
+    pub(crate) async fn drop_letters(
+        &self,
+        projection: &str,
+        request: SettleRequest,
+    ) -> Result<SettleResponse, ApiError> {
+        in_time(SETTLES, async move { self.settle_letters(projection, request, Settle::Drop).await }).await
+    }
+
+    pub(crate) async fn set_aside(
+        &self,
+        projection: &str,
+        request: SetAsideRequest,
+    ) -> Result<SetAsideResponse, ApiError> {
+        in_time(None, async move { self.set_event_aside(projection, request).await }).await
+    }
+
+    async fn order(&self, projection: &str, request: PauseRequest, pause: bool) -> Result<PauseResponse, ApiError> {
         let paused = |version: &VersionStatus| version.waiting_on.contains(&WaitingOn::Paused);
         let may = |version: &VersionStatus| version.phase.applies();
         // It is meant for a version that it changes, if there is one.
@@ -42,11 +75,7 @@ impl NodeApi {
         Ok(PauseResponse { projection: view.projection.to_string(), version: view.version.to_string(), requested })
     }
 
-    pub(crate) async fn list_letters(
-        &self,
-        projection: &str,
-        request: LettersRequest,
-    ) -> Result<LettersResponse, ApiError> {
+    async fn list_letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
         let view = self.which(projection, request.version, None, |found| with_some(found, request.effects)).await?;
         let most = request.limit.map_or(ANSWER_LETTERS, NonZeroU32::get) as usize;
         let most = most.min(dacapo_model::limits::LETTERS_READ_MAX);
@@ -85,11 +114,7 @@ impl NodeApi {
         })
     }
 
-    pub(crate) async fn set_event_aside(
-        &self,
-        projection: &str,
-        request: SetAsideRequest,
-    ) -> Result<SetAsideResponse, ApiError> {
+    async fn set_event_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
         if request.position == 0 {
             let problem = Problem::new("bad_request", "it is not clear which event is meant");
             return Err(problem.help("name one by its position").invalid());
@@ -114,7 +139,7 @@ impl NodeApi {
         })
     }
 
-    pub(crate) async fn settle_letters(
+    async fn settle_letters(
         &self,
         projection: &str,
         request: SettleRequest,

@@ -16,18 +16,22 @@
 struct Proxies;
 
 mod bodies;
+mod events;
 mod extract;
 mod guard;
 mod in_time;
 mod letters;
 mod limits;
 mod node;
+mod operate;
 mod read;
 mod rights;
 mod room;
 mod routes;
 mod serve;
 mod signal;
+mod status;
+mod verification;
 
 pub use dacapo_api::operations::Right;
 pub use guard::{Access, Hosts, guard};

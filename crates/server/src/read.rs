@@ -20,10 +20,11 @@ use dacapo_model::{EventType, Position, Revision, StreamName, limits};
 use dacapo_store::{EventBatch, EventRef, Filter, Limit, Streams};
 use tokio::time::Instant;
 
+use crate::events::event_form;
 use crate::limits::{ANSWER_BYTES_MAX, ANSWER_ENTRIES, READ_WAIT_TIME_MAX};
-use crate::node::{NodeApi, event_form, refused, unavailable};
+use crate::node::{Operations, refused, unavailable};
 
-impl NodeApi {
+impl Operations {
     fn journal_id(&self) -> String {
         self.node().journal().id().to_string()
     }

@@ -438,6 +438,8 @@ mod tests {
             let event = decode(event_type, payload.as_bytes()).unwrap();
             let (written_type, written) = encode(&event);
             assert_eq!((written_type.as_str(), String::from_utf8(written).unwrap().as_str()), (event_type, payload));
+            // So the public name does not change either.
+            assert_eq!(event.kind().replace('_', "-"), event_type);
         }
     }
 

@@ -9,9 +9,9 @@ use dacapo_model::{CatalogEvent, ProjectionName, VersionId, ViewId};
 
 use super::CatalogEntry;
 
-/// A request.
+/// A request, as it is stored with its key.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub(crate) struct KeyedRequest {
     act: &'static str,
     projection: ProjectionName,
     which: Which,
@@ -56,7 +56,7 @@ pub struct KeyReused {
     pub now: String,
 }
 
-impl Request {
+impl KeyedRequest {
     pub(crate) fn new(act: &'static str, projection: &ProjectionName, which: impl Into<Which>) -> Self {
         Self { act, projection: projection.clone(), which: which.into(), detail: String::new() }
     }
@@ -152,7 +152,8 @@ mod tests {
             [CatalogEntry { position, recorded, event, asked: RequestedBy::by("ann"), request: None }]
         };
         let paused = entry(CatalogEvent::Paused { view: view.clone() });
-        let check = |act, which: Option<VersionId>, entries: &[_]| Request::new(act, &name, which).check("k", entries);
+        let check =
+            |act, which: Option<VersionId>, entries: &[_]| KeyedRequest::new(act, &name, which).check("k", entries);
         assert_eq!(check("pause", Some(two), &paused), Ok(()));
         assert_eq!(check("pause", Some(one), &paused).unwrap_err().before, "pause totals v2.1");
         assert_eq!(check("resume", Some(two), &paused).unwrap_err().now, "resume totals v2.1");

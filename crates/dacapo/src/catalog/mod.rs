@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismatch, FlipKind, Phase, Reads, Stage};
 pub use keys::KeyReused;
-pub(crate) use keys::{Request, Which, view_of};
+pub(crate) use keys::{KeyedRequest, Which, view_of};
 
 use crate::limits;
 use crate::world::World;
@@ -192,7 +192,7 @@ impl CatalogLog {
     pub(crate) async fn repeated(
         &self,
         asked: &RequestedBy,
-        request: &Request,
+        request: &KeyedRequest,
     ) -> Result<Option<Vec<CatalogEntry>>, CatalogError> {
         if asked.idempotency_key.is_none() {
             return Ok(None);
@@ -217,7 +217,7 @@ impl CatalogLog {
     /// Does the same for a `request` that may have a key.
     pub(crate) async fn change_for(
         self: Arc<Self>,
-        request: Request,
+        request: KeyedRequest,
         command: CatalogCommand,
         asked: RequestedBy,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
@@ -228,7 +228,7 @@ impl CatalogLog {
         self: Arc<Self>,
         command: CatalogCommand,
         asked: RequestedBy,
-        request: Option<Request>,
+        request: Option<KeyedRequest>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked, request.as_ref()).await });
         let ended = in_time(async { Ok::<_, StoreError>(change.await) }).await?;
@@ -242,7 +242,7 @@ impl CatalogLog {
         &self,
         command: &CatalogCommand,
         asked: &RequestedBy,
-        request: Option<&Request>,
+        request: Option<&KeyedRequest>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let mut folded = self.folded.lock().await;
         // A look that was given up in the middle has folded events that nobody was told.
@@ -333,7 +333,7 @@ async fn in_time<T>(done: impl Future<Output = Result<T, StoreError>>) -> Result
 fn known(
     folded: &Folded,
     asked: &RequestedBy,
-    request: Option<&Request>,
+    request: Option<&KeyedRequest>,
 ) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
     let Some(key) = &asked.idempotency_key else { return Ok(None) };
     let Some(entries) = folded.keys.get(key) else { return Ok(None) };

@@ -9,10 +9,41 @@ use std::sync::Arc;
 
 use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
 
-use super::Node;
-use super::request::{Operation, Requested};
-use crate::catalog::{CatalogEntry, Request, RequestedBy};
+use super::request::{Operation, Request, Requested};
+use super::{Node, ProjectionHandle, VersionHandle};
+use crate::catalog::{CatalogEntry, KeyedRequest, RequestedBy};
 use crate::error::{Error, NoTarget};
+
+impl ProjectionHandle {
+    /// Cancels a request that is not carried out yet. `None` cancels the only such request, of the only version that
+    /// has one.
+    ///
+    /// - A flip can be cancelled until it is confirmed, including one that would happen automatically once the version
+    ///   is ready. From then on the version flips only on request.
+    /// - A rebuild can be cancelled until the version serves. Its view is dropped.
+    /// - A clean-up can be cancelled until the drop of the view begins. A version that stood by stands by again. A
+    ///   version that was being built continues, except if another one has replaced it.
+    /// - A replay that keeps its rows can be cancelled until it has ended; its tokens return to the positions before the
+    ///   replay. A replay that resets its rows can be cancelled until it has begun.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] if it is too late; [`Error::NoTarget`] if there is nothing to cancel, or more than one
+    /// request.
+    pub fn cancel(&self, what: impl Into<Option<Cancel>>) -> Request<Cancellation> {
+        Request::new(&self.node, Cancellation { projection: self.name.clone(), version: None, what: what.into() })
+    }
+}
+
+impl VersionHandle {
+    /// Does the same as [`ProjectionHandle::cancel`], for this version.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::cancel`].
+    pub fn cancel(&self, what: impl Into<Option<Cancel>>) -> Request<Cancellation> {
+        let ViewId { projection, version } = self.view.clone();
+        Request::new(&self.node, Cancellation { projection, version: Some(version), what: what.into() })
+    }
+}
 
 /// A request that was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +56,9 @@ pub struct Cancelled {
 
 /// A cancellation; see [`ProjectionHandle::cancel`](super::ProjectionHandle::cancel).
 pub struct Cancellation {
-    pub(super) projection: ProjectionName,
-    pub(super) version: Option<VersionId>,
-    pub(super) what: Option<Cancel>,
+    projection: ProjectionName,
+    version: Option<VersionId>,
+    what: Option<Cancel>,
 }
 
 impl Operation for Cancellation {
@@ -54,7 +85,7 @@ impl Node {
         };
         let what = what.or(before.map(|before| before.what));
         let request = |what: Option<Cancel>| {
-            let request = Request::new("cancel", projection, version);
+            let request = KeyedRequest::new("cancel", projection, version);
             what.map_or(request.clone(), |what| request.with(format_args!("({what} it)")))
         };
         let repeated = self.versions.catalog.repeated(&asked, &request(what)).await?;

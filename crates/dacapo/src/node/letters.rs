@@ -15,12 +15,91 @@ use dacapo_model::{
 use dacapo_store::{EventBatch, EventRef, StoreError, WhichEffects, WhichLetters};
 use futures::future::BoxFuture;
 
-use super::request::{Operation, Requested};
+use super::request::{Operation, Request, Requested};
 use super::{Node, VersionHandle};
-use crate::catalog::{Request, RequestedBy, Which};
+use crate::catalog::{KeyedRequest, RequestedBy, Which};
 use crate::error::Error;
 use crate::feed;
 use crate::versions::OpenVersion;
+
+impl VersionHandle {
+    /// Lists the dead letters of this version in the order of their events.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] if there is no such version; [`Error::Store`] if its view is not open on this node, or if the
+    /// position after which the list begins is not in the journal.
+    pub fn letters(&self) -> List<DeadLetter> {
+        List::new(self)
+    }
+
+    /// Retries events that were set aside, in the order of their streams. It happens soon, possibly after this has
+    /// returned; for a paused version, once it is resumed. [`Settled`] has their number.
+    ///
+    /// A letter whose event is applied is removed. A letter whose event is refused again stays, with one more attempt.
+    /// If the order matters, later letters of its stream then stay as they were, without a retry. Events of these
+    /// streams that are set aside during that time are retried as well.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters); [`Error::Behind`] for one event if an earlier event of its stream is set aside
+    /// and has no decision.
+    pub fn retry_letters(&self, which: WhichLetters) -> Request<Settle> {
+        self.settles(LettersOf::Events, which, Wish::Retry)
+    }
+
+    /// Gives up events that were set aside, so that the view stays without them. Later events of their streams that
+    /// were set aside stay so until they are retried. It happens soon, possibly after this has returned; for a paused
+    /// version, once it is resumed.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub fn drop_letters(&self, which: WhichLetters) -> Request<Settle> {
+        self.settles(LettersOf::Events, which, Wish::Drop)
+    }
+
+    /// Sets aside the event at which a segment of this version halts, under any policy. The event is tried once more.
+    /// If it is refused again, it becomes a dead letter. If the order of streams matters, later events of its stream
+    /// wait for it. It happens soon, possibly after this has returned, on the node that has the segment; for a paused
+    /// version, once it is resumed.
+    ///
+    /// # Errors
+    /// [`Error::NotHalted`] if no segment halts at the event; as [`letters`](Self::letters), including an event that is
+    /// not in the journal.
+    pub fn set_aside(&self, event: Position) -> Request<SetAside> {
+        Request::new(&self.node, SetAside { view: self.view.clone(), event })
+    }
+
+    /// Lists the failed effects of this version, set aside or not, in the order in which they were emitted. For a
+    /// version that is being cleaned up, lists all effects that are still to be made.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub fn effect_letters(&self) -> List<EffectLetter> {
+        List::new(self)
+    }
+
+    /// Retries effects at once. An effect that was set aside is made before the waiting
+    /// effects of its stream, and after those that were made meanwhile.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub fn retry_effects(&self, which: WhichLetters) -> Request<Settle> {
+        self.settles(LettersOf::Effects, which, Wish::Retry)
+    }
+
+    /// Gives up failed effects. They are not made any more, except if a try is under way now.
+    /// The later effects of their streams are made. The effect of one named event, and all effects of a version that is
+    /// being cleaned up, are given up even if they were never tried.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub fn drop_effects(&self, which: WhichLetters) -> Request<Settle> {
+        self.settles(LettersOf::Effects, which, Wish::Drop)
+    }
+
+    fn settles(&self, of: LettersOf, which: WhichLetters, wish: Wish) -> Request<Settle> {
+        Request::new(&self.node, Settle { view: self.view.clone(), of, which, wish })
+    }
+}
 
 /// A dead letter with the event that was set aside.
 #[derive(Clone, Debug)]
@@ -61,7 +140,7 @@ pub struct List<L: Listed> {
 }
 
 impl<L: Listed> List<L> {
-    pub(super) fn new(version: &VersionHandle) -> Self {
+    fn new(version: &VersionHandle) -> Self {
         Self { version: version.clone(), after: L::Place::default(), most: limits::LETTERS_READ_MAX }
     }
 
@@ -125,10 +204,10 @@ pub struct Settled {
 
 /// A decision about dead letters or effects; see [`VersionHandle::retry_letters`].
 pub struct Settle {
-    pub(super) view: ViewId,
-    pub(super) of: LettersOf,
-    pub(super) which: WhichLetters,
-    pub(super) wish: Wish,
+    view: ViewId,
+    of: LettersOf,
+    which: WhichLetters,
+    wish: Wish,
 }
 
 impl Operation for Settle {
@@ -153,14 +232,14 @@ impl Operation for Settle {
 
 impl Settle {
     /// Returns the request in the form that is stored with its key.
-    fn request(&self) -> Request {
+    fn request(&self) -> KeyedRequest {
         let act = match (self.wish, self.of) {
             (Wish::Retry, LettersOf::Events) => "letters-retry",
             (Wish::Retry, LettersOf::Effects) => "effects-retry",
             (Wish::Drop, LettersOf::Events) => "letters-drop",
             (Wish::Drop, LettersOf::Effects) => "effects-drop",
         };
-        Request::new(act, &self.view.projection, Which::Version(self.view.version)).with(selected(&self.which))
+        KeyedRequest::new(act, &self.view.projection, Which::Version(self.view.version)).with(selected(&self.which))
     }
 
     /// Returns true if the version has nothing left that a repeated request could complete.
@@ -285,8 +364,8 @@ async fn is_next(open: &OpenVersion, which: &WhichLetters) -> Result<(), Error> 
 
 /// An event that will be set aside; see [`VersionHandle::set_aside`](super::VersionHandle::set_aside).
 pub struct SetAside {
-    pub(super) view: ViewId,
-    pub(super) event: Position,
+    view: ViewId,
+    event: Position,
 }
 
 impl Operation for SetAside {
@@ -294,7 +373,7 @@ impl Operation for SetAside {
 
     async fn record(self, node: Node, by: RequestedBy) -> Result<Requested, Error> {
         let Self { view, event } = self;
-        let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
+        let request = KeyedRequest::new("set-aside", &view.projection, Which::Version(view.version));
         let request = request.with(format_args!("event {event}"));
         if let Some(requested) = node.repeated(&by, &request).await? {
             return Ok(requested);

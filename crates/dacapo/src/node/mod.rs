@@ -29,14 +29,19 @@ use crate::times::{ClockBehind, Times};
 use crate::versions::Versions;
 
 pub use builder::NodeBuilder;
-pub use cancel::{Cancellation, Cancelled};
-pub use handle::{ProjectionHandle, VersionHandle};
-pub use letters::{DeadLetter, List, Listed, SetAside, Settle, Settled};
-pub use operate::{CleanUp, Examine, Flip, Order, Rebuild, Rebuilt};
-pub use replay::{Replay, ReplayFrom, ReplayReport};
-pub use request::{Done, End, Operation, Request, Requested};
-pub use wait::CleanedUp;
+use handle::{ProjectionHandle, VersionHandle};
 pub use write::JournalReader;
+
+/// What the files of the operations have for users. All of it is public.
+pub mod operations {
+    pub use super::cancel::*;
+    pub use super::handle::*;
+    pub use super::letters::*;
+    pub use super::operate::*;
+    pub use super::replay::*;
+    pub use super::request::*;
+    pub use super::wait::*;
+}
 
 /// One process's share of the system: it appends to the journal, runs the processors of the versions whose code it
 /// carries, and answers queries. Clones are the same node.

@@ -8,14 +8,133 @@ use dacapo_model::{
     CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, Phase, ProjectionName, VersionId, ViewId, limits,
 };
 
-use super::request::{Done, Operation, Request as Asking, Requested};
+use super::request::{Done, Operation, Request, Requested};
 use super::wait::CleanedUp;
-use super::{Node, view_of};
-use crate::catalog::{CatalogEntry, Request, RequestedBy, Which};
+use super::{Node, ProjectionHandle, VersionHandle, view_of};
+use crate::catalog::{CatalogEntry, KeyedRequest, RequestedBy, Which};
 use crate::error::{Error, NoTarget};
 use crate::flip::FlipReport;
 use crate::processor::Orders;
 use crate::verify::Verification;
+
+impl ProjectionHandle {
+    /// Schedules a new build beside the serving version: of the newest code that a live node carries, or of
+    /// [`code`](Request::code). It replaces a version that is being built. Any node accepts the request, even without
+    /// the code. The build is done once the new version is verified.
+    ///
+    /// # Errors
+    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] if no live node carries the code. [`Error::WouldDiscard`] if it
+    /// would replace a version that is ready for its flip; [`discard`](Request::discard) allows that.
+    pub fn rebuild(&self) -> Request<Rebuild> {
+        Request::new(&self.node, Rebuild::of(self.name.clone()))
+    }
+
+    /// Requests a flip to the newest version above the serving one. It happens as soon as that version covers
+    /// everything that was ever shown. [`VersionHandle::flip`] names the version.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] if there is no such version; [`Error::Catalog`] if the catalog refuses. The wait for its end
+    /// returns [`Error::FlipAborted`] if the flip was given up.
+    pub fn flip(&self) -> Request<Flip> {
+        Request::new(&self.node, Flip { projection: self.name.clone(), to: None, kind: FlipKind::Flip })
+    }
+
+    /// Requests a rollback to the version below the serving one that served last. [`VersionHandle::rollback`] names the
+    /// version.
+    ///
+    /// # Errors
+    /// As [`flip`](Self::flip).
+    pub fn rollback(&self) -> Request<Flip> {
+        Request::new(&self.node, Flip { projection: self.name.clone(), to: None, kind: FlipKind::Rollback })
+    }
+
+    /// Requests another verification of the version that is being built. Until it is done, the earlier verdict does not
+    /// count.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] if there is no such version; [`Error::Catalog`] if it is not being built.
+    pub fn verify_again(&self) -> Request<Examine> {
+        Request::new(&self.node, Examine::again(self.name.clone(), None))
+    }
+
+    /// Waives the verdict of the version that failed its verification, so that it may serve. The catalog keeps the
+    /// requester and the reason.
+    ///
+    /// # Errors
+    /// [`Error::NoReason`] without [`because`](Request::because); [`Error::NoTarget`] if there is no such version;
+    /// [`Error::Catalog`] if there is no verdict to waive.
+    pub fn waive(&self) -> Request<Examine> {
+        Request::new(&self.node, Examine::waived(self.name.clone(), None))
+    }
+}
+
+impl VersionHandle {
+    /// Requests a flip to this version. It happens as soon as this version covers everything that was ever shown.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::flip`].
+    pub fn flip(&self) -> Request<Flip> {
+        self.moves(FlipKind::Flip)
+    }
+
+    /// Requests a rollback to this version, which is below the serving one.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::rollback`].
+    pub fn rollback(&self) -> Request<Flip> {
+        self.moves(FlipKind::Rollback)
+    }
+
+    fn moves(&self, kind: FlipKind) -> Request<Flip> {
+        let ViewId { projection, version } = self.view.clone();
+        Request::new(&self.node, Flip { projection, to: Some(version), kind })
+    }
+
+    /// Does the same as [`ProjectionHandle::verify_again`], for this version.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::verify_again`].
+    pub fn verify_again(&self) -> Request<Examine> {
+        Request::new(&self.node, Examine::again(self.view.projection.clone(), Some(self.view.version)))
+    }
+
+    /// Does the same as [`ProjectionHandle::waive`], for this version.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::waive`].
+    pub fn waive(&self) -> Request<Examine> {
+        Request::new(&self.node, Examine::waived(self.view.projection.clone(), Some(self.view.version)))
+    }
+
+    /// Drops the view of this version, which does not serve. This ends its stand-by, or gives up a rebuild. If the
+    /// version must still emit effects for events that it has not reached, such as those that were appended during the
+    /// flip, it waits up to [`limits::SPEAK_TIME_MAX`](crate::limits::SPEAK_TIME_MAX) for the version to reach them. It
+    /// is done once the view is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] if the catalog refuses.
+    pub fn clean_up(&self) -> Request<CleanUp> {
+        Request::new(&self.node, CleanUp(self.view.clone()))
+    }
+
+    /// Stops applying events to the view of this version, after the present batch, until it is resumed. A copy or an
+    /// index under way is given up, and begun again on resume. The pause survives a restart.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] if no events are applied to a version in its phase.
+    pub fn pause(&self) -> Request<Order> {
+        Request::new(&self.node, Order::new("pause", &self.view, CatalogCommand::Pause))
+    }
+
+    /// Applies events to the view of this version again. Immediately retries the event that its handler refused, and a
+    /// failed copy or reset.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] if no events are applied to a version in its phase.
+    pub fn resume(&self) -> Request<Order> {
+        Request::new(&self.node, Order::new("resume", &self.view, CatalogCommand::Resume))
+    }
+}
 
 /// A new build; see [`ProjectionHandle::rebuild`](super::ProjectionHandle::rebuild).
 pub struct Rebuild {
@@ -26,12 +145,12 @@ pub struct Rebuild {
 }
 
 impl Rebuild {
-    pub(super) fn of(projection: ProjectionName) -> Self {
+    fn of(projection: ProjectionName) -> Self {
         Self { projection, code: None, from_copy: false, discard: false }
     }
 }
 
-impl Asking<Rebuild> {
+impl Request<Rebuild> {
     /// Builds this code version. Default: the newest one that a live node carries.
     pub fn code(mut self, code: impl Into<Option<u32>>) -> Self {
         self.operation.code = code.into();
@@ -80,7 +199,7 @@ impl Operation for Rebuild {
 
     async fn record(self, node: Node, by: RequestedBy) -> Result<Rebuilt, Error> {
         let Self { projection, code, from_copy: seeded, discard } = self;
-        let request = Request::new("rebuild", &projection, code.map_or(Which::Any, Which::Code));
+        let request = KeyedRequest::new("rebuild", &projection, code.map_or(Which::Any, Which::Code));
         let request = if seeded { request.with("from a copy") } else { request };
         node.versions.catalog.refresh().await?;
         if let Some(entries) = node.versions.catalog.repeated(&by, &request).await? {
@@ -106,9 +225,9 @@ impl Operation for Rebuild {
 
 /// A move of readers to another version: a flip, or a rollback.
 pub struct Flip {
-    pub(super) projection: ProjectionName,
-    pub(super) to: Option<VersionId>,
-    pub(super) kind: FlipKind,
+    projection: ProjectionName,
+    to: Option<VersionId>,
+    kind: FlipKind,
 }
 
 impl Operation for Flip {
@@ -119,7 +238,7 @@ impl Operation for Flip {
             FlipKind::Flip => "flip",
             FlipKind::Rollback => "rollback",
         };
-        let request = Request::new(act, &self.projection, self.to);
+        let request = KeyedRequest::new(act, &self.projection, self.to);
         node.request(request, by, |_| self.target(&node)).await
     }
 }
@@ -161,11 +280,11 @@ pub struct Examine {
 }
 
 impl Examine {
-    pub(super) fn again(projection: ProjectionName, version: Option<VersionId>) -> Self {
+    fn again(projection: ProjectionName, version: Option<VersionId>) -> Self {
         Self { projection, version, waives: false }
     }
 
-    pub(super) fn waived(projection: ProjectionName, version: Option<VersionId>) -> Self {
+    fn waived(projection: ProjectionName, version: Option<VersionId>) -> Self {
         Self { projection, version, waives: true }
     }
 }
@@ -175,7 +294,7 @@ impl Operation for Examine {
 
     async fn record(self, node: Node, by: RequestedBy) -> Result<Self::Recorded, Error> {
         let Self { projection, version, waives } = self;
-        let request = Request::new(if waives { "waive" } else { "verify" }, &projection, version);
+        let request = KeyedRequest::new(if waives { "waive" } else { "verify" }, &projection, version);
         let find = |by: &RequestedBy| {
             let Verification { view, phase, .. } = node.verification_of(&projection, version)?;
             if version.is_none() && phase != Phase::Initializing {
@@ -192,7 +311,7 @@ impl Operation for Examine {
 }
 
 /// The drop of a version's view; see [`VersionHandle::clean_up`](super::VersionHandle::clean_up).
-pub struct CleanUp(pub(super) ViewId);
+pub struct CleanUp(ViewId);
 
 impl Operation for CleanUp {
     type Recorded = Requested<CleanedUp>;
@@ -220,7 +339,7 @@ pub struct Order {
 }
 
 impl Order {
-    pub(super) fn new(act: &'static str, view: &ViewId, command: impl FnOnce(ViewId) -> CatalogCommand) -> Self {
+    fn new(act: &'static str, view: &ViewId, command: impl FnOnce(ViewId) -> CatalogCommand) -> Self {
         Self { act, view: view.clone(), command: command(view.clone()) }
     }
 }
@@ -268,7 +387,7 @@ impl Node {
     /// key is not repeated.
     async fn request<E>(
         &self,
-        request: Request,
+        request: KeyedRequest,
         by: RequestedBy,
         find: impl FnOnce(&RequestedBy) -> Result<(ViewId, CatalogCommand), Error>,
     ) -> Result<Requested<E>, Error> {
@@ -283,7 +402,11 @@ impl Node {
     /// Returns the result of an earlier request under the same idempotency key.
     ///
     /// The next decision is based on the catalog as it is then, including changes by other nodes.
-    pub(super) async fn repeated<E>(&self, by: &RequestedBy, request: &Request) -> Result<Option<Requested<E>>, Error> {
+    pub(super) async fn repeated<E>(
+        &self,
+        by: &RequestedBy,
+        request: &KeyedRequest,
+    ) -> Result<Option<Requested<E>>, Error> {
         self.versions.catalog.refresh().await?;
         let entry = self.versions.catalog.repeated(by, request).await?.and_then(|entries| entries.into_iter().next());
         Ok(entry.map(|entry| Requested::of(self, &entry)))
@@ -296,7 +419,7 @@ impl Node {
         view: ViewId,
         by: RequestedBy,
     ) -> Result<Requested<E>, Error> {
-        let request = Request::new(act, &view.projection, Which::Version(view.version));
+        let request = KeyedRequest::new(act, &view.projection, Which::Version(view.version));
         let requested = self.request(request, by, |_| Ok((view.clone(), command))).await?;
         self.pass_on_orders(&view);
         Ok(requested)

@@ -11,11 +11,35 @@ use dacapo_model::{
     VersionId, ViewId,
 };
 
-use super::Node;
-use super::request::{End, Operation, Requested};
-use crate::catalog::{self, CatalogError, Request, RequestedBy};
+use super::request::{End, Operation, Request, Requested};
+use super::{Node, ProjectionHandle, VersionHandle};
+use crate::catalog::{self, CatalogError, KeyedRequest, RequestedBy};
 use crate::error::{Error, NoTarget};
 use crate::versions::Versions;
+
+impl ProjectionHandle {
+    /// Replays past events in place, in the view of the serving version. Its projection allows this in
+    /// [`Options::in_place`](crate::Options::in_place), which also states the effect on readers.
+    ///
+    /// # Errors
+    /// [`Error::NotInPlace`] if the projection does not allow it; [`Error::ReplayUnderWay`] while another replay runs,
+    /// with its progress; [`Error::NoTarget`] if there is nothing to replay; [`Error::Catalog`] if the catalog refuses,
+    /// such as during a flip.
+    pub fn replay(&self, from: ReplayFrom) -> Request<Replay> {
+        Request::new(&self.node, Replay { projection: self.name.clone(), version: None, from })
+    }
+}
+
+impl VersionHandle {
+    /// Does the same as [`ProjectionHandle::replay`], for this version.
+    ///
+    /// # Errors
+    /// As [`ProjectionHandle::replay`].
+    pub fn replay(&self, from: ReplayFrom) -> Request<Replay> {
+        let ViewId { projection, version } = self.view.clone();
+        Request::new(&self.node, Replay { projection, version: Some(version), from })
+    }
+}
 
 /// The first event of a replay in place. It is replayed, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +84,9 @@ pub struct ReplayReport {
 
 /// A replay in place; see [`ProjectionHandle::replay`](super::ProjectionHandle::replay).
 pub struct Replay {
-    pub(super) projection: ProjectionName,
-    pub(super) version: Option<VersionId>,
-    pub(super) from: ReplayFrom,
+    projection: ProjectionName,
+    version: Option<VersionId>,
+    from: ReplayFrom,
 }
 
 impl Operation for Replay {
@@ -70,7 +94,7 @@ impl Operation for Replay {
 
     async fn record(self, node: Node, by: RequestedBy) -> Result<Self::Recorded, Error> {
         let Self { projection, version, from } = self;
-        let request = Request::new("replay", &projection, version).with(format_args!("from {from}"));
+        let request = KeyedRequest::new("replay", &projection, version).with(format_args!("from {from}"));
         if let Some(requested) = node.repeated(&by, &request).await? {
             return Ok(requested);
         }

@@ -4,12 +4,39 @@ use std::time::Duration;
 
 use dacapo_model::{CatalogEvent, PendingFlip, Phase, Position, ProjectionName, VersionId, ViewId};
 
-use super::Node;
-use super::request::End;
+use super::request::{Done, End};
+use super::{Node, ProjectionHandle, VersionHandle};
 use crate::catalog::{self, CatalogEntry};
 use crate::error::{Error, NoTarget};
 use crate::flip::FlipReport;
 use crate::verify::{self, Verification};
+
+impl ProjectionHandle {
+    /// Returns the state of a verification: of the newest version that is being built, or else of the newest that was
+    /// verified.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] if there is no such version.
+    pub fn verification(&self) -> Result<Verification, Error> {
+        self.node.verification_of(&self.name, None)
+    }
+}
+
+impl VersionHandle {
+    /// Returns the state of the verification of this version.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] if it was never verified and is not being built; [`Error::Catalog`] if there is no such
+    /// version.
+    pub fn verification(&self) -> Result<Verification, Error> {
+        self.node.verification_of(&self.view.projection, Some(self.view.version))
+    }
+
+    /// Returns a future that waits until this version is verified, and returns the result.
+    pub fn verified(&self) -> Done<Verification> {
+        Done::new(&self.node, self.view.clone(), None)
+    }
+}
 
 impl Node {
     /// Returns the state of a verification: of `version`, or of the newest version that is being built, or else of the

@@ -39,6 +39,15 @@ pub enum FlipKind {
     Rollback,
 }
 
+impl fmt::Display for FlipKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flip => "flip",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
 /// The reason why a version is cleaned up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CleanUpReason {

@@ -2,12 +2,55 @@
 
 use dacapo::status::{NoTimeLeft, NotReady};
 use dacapo_api::{
-    FlipStatus, ProjectionStatus, ScrubResult, SegmentStatus, Stall, SubscriberFailure, SubscriberStatus, TimeLeft,
-    VersionStatus, format_time,
+    ApiError, FlipStatus, MemberStatus, NodeStatus, ProjectionStatus, ScrubResult, SegmentStatus, Stall, Status,
+    SubscriberFailure, SubscriberStatus, TimeLeft, VersionStatus, format_time,
 };
 use dacapo_model::Position;
 
-pub(super) fn projection_form(projection: &dacapo::status::ProjectionStatus, head: Position) -> ProjectionStatus {
+use crate::in_time::in_time;
+use crate::node::{Operations, refused};
+
+impl Operations {
+    pub(crate) async fn status(&self) -> Result<Status, ApiError> {
+        in_time(None, async move { self.whole_status().await }).await
+    }
+
+    pub(crate) fn own_status(&self) -> NodeStatus {
+        let head = self.node().head();
+        let not_ready = self.node().not_ready();
+        let mut warnings: Vec<_> = self.node().clock_behind().iter().map(ToString::to_string).collect();
+        warnings.extend(self.node().journal().warnings());
+        NodeStatus {
+            name: self.name().to_owned(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.uptime().as_secs(),
+            store: self.node().store_description().to_owned(),
+            head: head.get(),
+            // I-1: positions are dense, so the last one is their number.
+            events: head.get(),
+            ready: not_ready.is_empty(),
+            waiting_on: not_ready.iter().map(not_ready_form).collect(),
+            warnings,
+        }
+    }
+
+    async fn whole_status(&self) -> Result<Status, ApiError> {
+        let status = self.node().status().await.map_err(refused)?;
+        let mut projections: Vec<_> =
+            status.projections.iter().map(|projection| projection_form(projection, status.head)).collect();
+        if status.members.is_empty() {
+            // Who has a segment says something only where there are others.
+            let versions = projections.iter_mut().flat_map(|projection| &mut projection.versions);
+            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.claimed_by = None);
+        }
+        let members = status.members.iter().map(MemberStatus::new).collect();
+        let subscribers = status.subscribers.iter().map(subscriber_form);
+        Ok(Status { node: self.own_status(), members, projections, subscribers: subscribers.collect() })
+    }
+}
+
+fn projection_form(projection: &dacapo::status::ProjectionStatus, head: Position) -> ProjectionStatus {
     ProjectionStatus {
         name: projection.name.to_string(),
         serving: projection.serving.map(|version| version.to_string()),
@@ -16,7 +59,7 @@ pub(super) fn projection_form(projection: &dacapo::status::ProjectionStatus, hea
     }
 }
 
-pub(super) fn subscriber_form(subscriber: &dacapo::subscribe::SubscriberStatus) -> SubscriberStatus {
+fn subscriber_form(subscriber: &dacapo::subscribe::SubscriberStatus) -> SubscriberStatus {
     let failure = |failure: &dacapo::subscribe::SubscriberFailure| SubscriberFailure {
         position: failure.position.get(),
         error: failure.error.clone(),
@@ -67,7 +110,7 @@ fn version_form(version: &dacapo::status::VersionStatus, head: Position) -> Vers
 }
 
 /// Returns the reason why the node is not ready, with its projection.
-pub(super) fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
+fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
     let mut form = dacapo_api::WaitingOn::from(&found.reason);
     form.text = found.to_string();
     if let Some(projection) = &found.projection {
