@@ -30,7 +30,7 @@ pub(crate) const ANSWER_ENTRIES_MAX: u32 = 10_000;
 /// Default of the number of letters in an answer.
 pub(crate) const ANSWER_LETTERS: u32 = 100;
 /// Longest time for requests under way to finish once the server shuts down.
-pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
 /// Most connections. It is lower if the system allows the process fewer than twice as many files, including the
 /// reserve.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -78,6 +78,10 @@ const _: () = assert!(
 const _: () = assert!(
     LEAVE_TIME_MAX.as_millis() < DRAIN_TIME_MAX.as_millis(),
     "a connection that makes room has gone before the server has"
+);
+const _: () = assert!(
+    DRAIN_TIME_MAX.as_millis() + limits::SHUTDOWN_TIME_MAX.as_millis() <= limits::END_TIME_MAX.as_millis(),
+    "a process that serves a node ends before a supervisor kills it"
 );
 const _: () = assert!(
     SPARE_FILES < FILES_MIN && RESERVE_CONNECTIONS_MAX < CONNECTIONS_MAX,
