@@ -21,6 +21,7 @@ mod guard;
 mod in_time;
 mod letters;
 mod limits;
+mod line;
 mod node;
 mod read;
 mod rights;

@@ -41,6 +41,11 @@ pub const RESERVE_CONNECTIONS_MAX: usize = 16;
 pub const HEADER_TIME_MAX: Duration = Duration::from_secs(15);
 /// Longest time for which a caller may read nothing of its answer.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time for an answer after the caller has closed its side of the connection. A request that does not ask for a
+/// longer wait is answered by then; a caller that is gone costs nothing after that.
+pub(crate) const CLOSED_TIME_MAX: Duration = limits::REQUEST_TIME_MAX;
+/// Time between two checks whether a caller with a request under way has closed its side.
+pub(crate) const LINE_LOOK: Duration = Duration::from_millis(250);
 /// Largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Longest time for a connection that has to make room to finish its present answer.
@@ -83,6 +88,11 @@ const _: () = assert!(
     DRAIN_TIME_MAX.as_millis() + limits::SHUTDOWN_TIME_MAX.as_millis() <= limits::END_TIME_MAX.as_millis(),
     "a process that serves a node ends before a supervisor kills it"
 );
+const _: () = assert!(
+    limits::ANSWER_TIME_MAX.as_millis() <= CLOSED_TIME_MAX.as_millis(),
+    "a caller that sends nothing after its request gets its answer"
+);
+const _: () = assert!(LINE_LOOK.as_millis() < CLOSED_TIME_MAX.as_millis(), "a caller that is gone is soon noticed");
 const _: () = assert!(
     SPARE_FILES < FILES_MIN && RESERVE_CONNECTIONS_MAX < CONNECTIONS_MAX,
     "what is kept in reserve is the smaller part"
