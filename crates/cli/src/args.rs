@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Move readers to another version
     Flip(operate::Flip),
     /// Move readers back to the version that served before
-    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
+    #[command(mut_arg("version", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
     Rollback(operate::Flip),
     /// Replay past events through a version again, in its own view, if its projection supports it
     Replay(operate::Replay),
@@ -180,5 +180,41 @@ mod tests {
     #[test]
     fn the_commands_contradict_themselves_nowhere() {
         Args::command().debug_assert();
+    }
+
+    fn check_versions(command: &clap::Command, commands: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            let names = arg.get_value_names().unwrap_or_default();
+            if names.iter().any(|name| name == "VERSION") || arg.get_id() == "version" {
+                assert_eq!(arg.get_long(), Some("version"), "{}: {arg}", command.get_name());
+                commands.push(command.get_name().to_owned());
+            }
+        }
+        command.get_subcommands().for_each(|command| check_versions(command, commands));
+    }
+
+    #[test]
+    fn each_command_takes_the_version_of_a_projection_in_one_way() {
+        let mut commands = vec![];
+        check_versions(&Args::command(), &mut commands);
+        let all = [
+            "flip",
+            "rollback",
+            "replay",
+            "cleanup",
+            "cancel",
+            "pause",
+            "resume",
+            "letters",
+            "retry",
+            "drop",
+            "set-aside",
+            "verify",
+        ];
+        assert_eq!(commands, all);
+        // The earlier spellings of two of them.
+        for line in ["flip balances --to v2.1", "rollback balances --to v1.1", "replay balances --of v1.1 --from 1"] {
+            Args::try_parse_from(["dacapo"].into_iter().chain(line.split(' '))).unwrap();
+        }
     }
 }
