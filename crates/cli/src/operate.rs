@@ -181,9 +181,6 @@ async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result
             return out.flush();
         }
         out.text(&outcome(&answer))?;
-        if let (Direction::Flip, "rollback", Some(from)) = (direction, answer.kind.as_str(), &answer.from) {
-            out.line(format_args!("{} is older than {from}, so this is a rollback", answer.to))?;
-        }
         out.flush()
     })
     .await

@@ -145,7 +145,8 @@ impl VersionHandle {
         &self.view
     }
 
-    /// Requests a flip to this version. It happens as soon as this version covers everything that was ever shown.
+    /// Requests a flip to this version, which is not below the serving one. It happens as soon as this version covers
+    /// everything that was ever shown.
     ///
     /// # Errors
     /// As [`ProjectionHandle::flip`].

@@ -143,9 +143,16 @@ impl Flip {
         })?;
         if *kind == FlipKind::Rollback {
             node.known_version(projection, to)?;
-            if let Some(serving) = state.and_then(|state| state.serving).filter(|serving| to >= *serving) {
+        }
+        match (kind, state.and_then(|state| state.serving)) {
+            (FlipKind::Rollback, Some(serving)) if to >= serving => {
                 return Err(NoTarget::NotEarlier { to, serving }.into());
             }
+            (FlipKind::Flip, Some(serving)) if to < serving => {
+                node.known_version(projection, to)?;
+                return Err(NoTarget::NotLater { to, serving }.into());
+            }
+            _ => {}
         }
         let view = view_of(projection, to);
         Ok((view.clone(), CatalogCommand::RequestFlip(view)))
