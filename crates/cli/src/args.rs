@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Build a new version of a projection beside the serving one
     Rebuild(operate::Rebuild),
-    /// Move readers to another version
+    /// Move readers to a later version
     Flip(operate::Flip),
     /// Move readers back to the version that served before
     #[command(mut_arg("version", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     #[command(after_help = "It exits with 6 if the version did not pass and nobody has waived the verdict.")]
     Verify(verify::Args),
     /// Show the changes of versions, with who requested each and why
+    #[command(after_help = "It shows a request about letters, and not its outcome: `dacapo letters` lists what was \
+                            refused again, with the number of tries.")]
     Phases(operate::Phases),
     /// Show the damage of the journal in a directory and its possible repair; carry it out with --apply
     Repair(repair::Args),
