@@ -133,7 +133,7 @@ fn wrong(name: &str, found: &str, wanted: &str) -> sqlx::Error {
 }
 
 /// Returns a time as PostgreSQL shows it: in the largest unit that has no rest.
-fn shown(time: Duration) -> String {
+pub(crate) fn shown(time: Duration) -> String {
     let millis = time.as_millis();
     match millis {
         0 => "0".to_owned(),
