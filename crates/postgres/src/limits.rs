@@ -34,6 +34,8 @@ pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
 /// server or the network is gone.
 pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(40);
+/// Most tries to lift a preset time limit that ends the statement which lifts it.
+pub(crate) const TAKE_TIME_TRIES_MAX: u32 = 10;
 /// Longest time to wait for the answer to the renewal of a lease, or to a read of the leases of others.
 pub const LEASE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The first pause after a failed try to reach the database.

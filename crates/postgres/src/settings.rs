@@ -86,6 +86,8 @@ impl Settings {
     pub(crate) async fn apply(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // A pooler may hand on what another client left: prepared statements, temporary tables, locks.
         sqlx::raw_sql("DISCARD ALL").execute(&mut *connection).await?;
+        // What was preset is back.
+        take_time(connection).await?;
         sqlx::raw_sql(AssertSqlSafe(self.apply_sql())).execute(&mut *connection).await?;
         let row = sqlx::raw_sql(AssertSqlSafe(self.read_sql())).fetch_one(connection).await?;
         for (index, (name, value)) in self.0.iter().enumerate() {
@@ -119,6 +121,26 @@ impl Settings {
     fn read_sql(&self) -> String {
         let each = self.0.iter().map(|(name, _)| format!("current_setting({}, true)", literal(name)));
         format!("SELECT {}, current_setting('synchronous_commit')", each.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Lets what follows on a connection take its time, until [`Settings::apply`] sets the limits: what is preset may end the
+/// very statements that would set them. Each of these here takes microseconds, so a few tries find the time for it.
+pub(crate) async fn take_time(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // By its number, since a server that does not know a setting refuses to set it.
+    let transaction = connection.server_version_num().is_some_and(|version| version >= 170_000);
+    let transaction = if transaction { "SET transaction_timeout = 0;" } else { "" };
+    let sql = format!("SET statement_timeout = 0; SET idle_session_timeout = 0; {transaction} SET lock_timeout = 0");
+    let mut tries = 1;
+    loop {
+        match sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await {
+            Err(sqlx::Error::Database(error))
+                if error.code().as_deref() == Some("57014") && tries < limits::TAKE_TIME_TRIES_MAX =>
+            {
+                tries += 1;
+            }
+            done => return done.map(drop),
+        }
     }
 }
 
