@@ -49,6 +49,8 @@ pub(crate) enum Command {
     #[command(after_help = "It exits with 6 if the version did not pass and nobody has waived the verdict.")]
     Verify(verify::Args),
     /// Show the changes of versions, with who requested each and why
+    #[command(after_help = "It shows a request about letters, and not its outcome: `dacapo letters` lists what was \
+                            refused again, with the number of tries.")]
     Phases(phases::Phases),
     /// Show the damage of the journal in a directory and its possible repair; carry it out with --apply
     Repair(repair::Args),
@@ -139,5 +141,41 @@ mod tests {
     #[test]
     fn the_commands_contradict_themselves_nowhere() {
         Args::command().debug_assert();
+    }
+
+    fn check_versions(command: &clap::Command, commands: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            let names = arg.get_value_names().unwrap_or_default();
+            if names.iter().any(|name| name == "VERSION") || arg.get_id() == "version" {
+                assert_eq!(arg.get_long(), Some("version"), "{}: {arg}", command.get_name());
+                commands.push(command.get_name().to_owned());
+            }
+        }
+        command.get_subcommands().for_each(|command| check_versions(command, commands));
+    }
+
+    #[test]
+    fn each_command_takes_the_version_of_a_projection_in_one_way() {
+        let mut commands = vec![];
+        check_versions(&Args::command(), &mut commands);
+        let all = [
+            "flip",
+            "rollback",
+            "replay",
+            "cleanup",
+            "cancel",
+            "pause",
+            "resume",
+            "letters",
+            "retry",
+            "drop",
+            "set-aside",
+            "verify",
+        ];
+        assert_eq!(commands, all);
+        // The earlier spellings of two of them.
+        for line in ["flip balances --to v2.1", "rollback balances --to v1.1", "replay balances --of v1.1 --from 1"] {
+            Args::try_parse_from(["dacapo"].into_iter().chain(line.split(' '))).unwrap();
+        }
     }
 }

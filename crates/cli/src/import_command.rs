@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_api::{Api, Problem};
+use dacapo_store::no_more_files;
 use indicatif::ProgressBar;
 use tokio::time::Instant;
 
@@ -78,7 +79,8 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> 
     }
     let problem = |error: io::Error| {
         let problem = Problem::new("cannot_read", format!("cannot read {}: {error}", path.display()));
-        problem.tried(format!("open {}", path.display())).found(error).help("name a file, or - for standard input")
+        let help = no_more_files(&error).unwrap_or_else(|| "name a file, or - for standard input".to_owned());
+        problem.tried(format!("open {}", path.display())).found(error).help(help)
     };
     let file = File::open(path).map_err(problem)?;
     let metadata = file.metadata().map_err(problem)?;
@@ -94,7 +96,7 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> 
 fn create(path: &Path) -> Result<File, CliError> {
     let cannot = |error: io::Error, help: &str| {
         let problem = Problem::new("cannot_write", format!("cannot write bad lines to {}: {error}", path.display()));
-        CliError::from(problem.help(help))
+        CliError::from(problem.help(no_more_files(&error).unwrap_or_else(|| help.to_owned())))
     };
     // For the user that runs the command, and for nobody else: bad lines contain events.
     match File::options().write(true).create_new(true).mode(0o600).open(path) {

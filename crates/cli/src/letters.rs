@@ -58,7 +58,7 @@ pub(crate) struct Pause {
     #[arg(value_parser = given::projection)]
     pub projection: String,
     /// The version, such as v1.1. Default: the only one there is
-    #[arg(value_parser = given::version)]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     #[command(flatten)]
     pub who: Who,

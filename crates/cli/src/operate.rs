@@ -82,8 +82,8 @@ pub(crate) struct Flip {
     #[arg(value_parser = given::projection)]
     pub projection: String,
     /// The version to serve, such as v2.1. Default: the newest above the serving one
-    #[arg(long, value_name = "VERSION", value_parser = given::version)]
-    pub to: Option<String>,
+    #[arg(long, alias = "to", value_name = "VERSION", value_parser = given::version)]
+    pub version: Option<String>,
     /// Wait until it has happened
     #[arg(long)]
     pub wait: bool,
@@ -101,7 +101,7 @@ pub(crate) struct Replay {
     #[command(flatten)]
     pub from: ReplayFrom,
     /// The version, such as v1.1. Default: the one that serves
-    #[arg(long = "of", value_name = "VERSION", value_parser = given::version)]
+    #[arg(long, alias = "of", value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Wait for its end
     #[arg(long)]
@@ -136,7 +136,7 @@ pub(crate) struct Cleanup {
     #[arg(value_parser = given::projection)]
     pub projection: String,
     /// The version, such as v1.1
-    #[arg(value_parser = given::version)]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: String,
     #[command(flatten)]
     pub who: Who,
@@ -210,7 +210,7 @@ async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
 /// `dacapo flip` and `dacapo rollback`.
 async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result<(), CliError> {
     let json = args.who.json;
-    let request = FlipRequest { to: args.to, wait_ms: None, asked: asked(args.who) };
+    let request = FlipRequest { to: args.version, wait_ms: None, asked: asked(args.who) };
     let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let answer = if wait {
@@ -225,9 +225,6 @@ async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result
             return out.flush();
         }
         out.text(&outcome(&answer))?;
-        if let (Direction::Flip, "rollback", Some(from)) = (direction, answer.kind.as_str(), &answer.from) {
-            out.line(format_args!("{} is older than {from}, so this is a rollback", answer.to))?;
-        }
         out.flush()
     })
     .await

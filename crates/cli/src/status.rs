@@ -268,7 +268,9 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
             notes.push(match &version.rollback_not_ready {
                 _ if version.rollback_ready => {
                     let (project, of, back) = (&projection.name, &version.version, if newer { "" } else { " back" });
-                    format!("{name}: ready for a {what}; `dacapo {what} {project} --to {of}` moves readers{back} to it")
+                    format!(
+                        "{name}: ready for a {what}; `dacapo {what} {project} --version {of}` moves readers{back} to it"
+                    )
                 }
                 Some(why) => format!("{name}: not ready for a {what}, it waits on {why}"),
                 None => format!("{name}: not ready for a {what}, it gives no reason"),

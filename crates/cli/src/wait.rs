@@ -91,7 +91,7 @@ pub(crate) async fn until_flipped(
 /// Returns the advice for an operator about a reason; `None` if it passes by itself or its text has the advice.
 pub(crate) fn help(projection: &str, version: &str, reason: &WaitingOn) -> Option<String> {
     Some(match reason.kind.as_str() {
-        "paused" => format!("`dacapo resume {projection} {version}`"),
+        "paused" => format!("`dacapo resume {projection} --version {version}`"),
         "letters" => format!(
             "see `dacapo letters {projection} --version {version}`, then retry or drop some; where the code is wrong, fix \
              it, raise its version and start the node with it"
@@ -114,7 +114,7 @@ pub(crate) fn help(projection: &str, version: &str, reason: &WaitingOn) -> Optio
 /// Returns what an operator can do if code of the version fails.
 pub(crate) fn repaired(projection: &str, version: &str) -> String {
     format!(
-        "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, raise \
+        "once what was down is up again, `dacapo resume {projection} --version {version}`; where the code is wrong, fix it, raise \
          its version and start the node with it"
     )
 }

@@ -216,6 +216,16 @@ pub enum NoTarget {
         /// The serving version.
         serving: VersionId,
     },
+    /// The target of a flip is below the serving version.
+    #[error(
+        "{to} is below {serving}, which serves: a flip goes to a later version; ask for a rollback to go back to {to}"
+    )]
+    NotLater {
+        /// The requested version.
+        to: VersionId,
+        /// The serving version.
+        serving: VersionId,
+    },
     /// The version was never verified.
     #[error("{0} was never verified")]
     NeverVerified(ViewId),

@@ -262,6 +262,11 @@ const _: () = assert!(
     "an abandoned processor loses its claim in less time than it was given to end"
 );
 const _: () = assert!(
+    STOP_TIME_MAX.as_millis() + STOP_MARGIN_MAX.as_millis() + REVOKE_TIME_MAX.as_millis() + CLOSE_TIME.as_millis()
+        <= SHUTDOWN_TIME_MAX.as_millis(),
+    "a node that stops abandons a processor, revokes its claim and still has time to close"
+);
+const _: () = assert!(
     EFFECTS_LOOK.as_millis() < EFFECTS_LOOK_IDLE.as_millis() && EFFECTS_LOOK_IDLE.as_millis() < LEASE_TIME.as_millis(),
     "a member begins to make the effects of one that died within one lease time more"
 );

@@ -13,6 +13,8 @@ mod makes;
 mod office;
 #[path = "reactor/owed.rs"]
 mod owed;
+#[path = "reactor/stops.rs"]
+mod stops;
 #[path = "reactor/unacted.rs"]
 mod unacted;
 #[path = "reactor/voices.rs"]

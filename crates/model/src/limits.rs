@@ -98,6 +98,13 @@ pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 /// computes without end: its thread is abandoned, and its claim revoked. Giving up takes milliseconds where the handler
 /// waits for something.
 pub const STOP_MARGIN_MAX: Duration = Duration::from_secs(1);
+/// Longest time of the shutdown of a node. A stage of it that is not done by then is left.
+pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(6);
+/// The part of that time in which the lease is given back, the journal closes and the subscribers get the rest.
+pub const CLOSE_TIME: Duration = STOP_TIME_MAX;
+/// Longest time in which a process that serves a node ends, from the request to end: `docker stop` and many supervisors
+/// kill what has not ended after 10 s.
+pub const END_TIME_MAX: Duration = Duration::from_secs(9);
 /// Time for which a handler may be busy with one event before the status and the log report it. Most events take less
 /// than a millisecond.
 pub const HANDLER_TIME_SEEN: Duration = Duration::from_secs(2);
@@ -288,6 +295,10 @@ const _: () = assert!(
 const _: () = assert!(
     BATCH_TIME_TARGET_FAR.as_millis() <= STOP_TIME_MAX.as_millis(),
     "a version that answers can finish its batch when it is stopped"
+);
+const _: () = assert!(
+    SHUTDOWN_TIME_MAX.as_millis() < END_TIME_MAX.as_millis(),
+    "a server has time to let requests finish before its node stops"
 );
 const _: () = assert!(
     BATCH_TIME_TARGET_FAR.as_millis() < HANDLER_TIME_SEEN.as_millis(),

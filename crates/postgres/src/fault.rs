@@ -25,7 +25,9 @@ fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> Stor
         Error::Database(database) => of_server(tried, database.downcast_ref::<PgDatabaseError>(), whose),
         Error::PoolTimedOut => StoreError::unavailable(
             tried,
-            "no connection to the database within the time allowed: check that it runs and accepts more connections",
+            "no connection to the database within the time allowed: either all connections of this node are in use, by \
+             statements that take long or wait for a lock (pg_stat_activity shows them), or the database does not run or \
+             accepts no more",
         ),
         Error::PoolClosed => StoreError::unavailable(tried, "the store is closed: open it again"),
         Error::ColumnDecode { .. } | Error::Decode(_) | Error::TypeNotFound { .. } | Error::ColumnNotFound(_) => {
@@ -97,19 +99,73 @@ fn of_server(tried: &str, error: &PgDatabaseError, whose: impl Fn(&str) -> Fault
     let found = format!("{}{hint} [SQLSTATE {code}]", error.message());
     match whose(code) {
         Fault::Damage => StoreError::corrupt("the database", format!("cannot {tried}: {found}")),
-        Fault::Store if matches!(code, "3F000" | "42P01" | "42883" | "42703" | "42704") => {
-            let advice =
-                "it was dropped or renamed, or this user may not use the schema any more (GRANT USAGE ON SCHEMA)";
-            StoreError::unavailable(tried, format!("{found}: {advice}"))
-        }
-        Fault::Store => StoreError::unavailable(tried, found),
+        Fault::Store => match advice(code, error.r#where()) {
+            Some(advice) => StoreError::unavailable(tried, format!("{found}: {advice}")),
+            None => StoreError::unavailable(tried, found),
+        },
         Fault::Caller => StoreError::Invalid(format!("cannot {tried}: {found}")),
     }
+}
+
+/// Where to see who waits for whom.
+const LOCKS: &str = "SELECT pid, pg_blocking_pids(pid), query FROM pg_stat_activity WHERE wait_event_type = 'Lock' shows \
+                     who waits for whom, and pg_locks what is locked";
+
+/// Returns the meaning of a code that says too little by itself, and what to do. `context` is where in a function, or at
+/// which row, the server was.
+fn advice(code: &str, context: Option<&str>) -> Option<String> {
+    let table = context.and_then(table_in).map(|table| format!(" on table {table}")).unwrap_or_default();
+    Some(match code {
+        "3F000" | "42P01" | "42883" | "42703" | "42704" => {
+            "it was dropped or renamed, or this user may not use the schema any more (GRANT USAGE ON SCHEMA)".to_owned()
+        }
+        "55P03" => format!(
+            "the database answers, but another session holds a lock{table}, and the statement waits for it: {LOCKS}"
+        ),
+        "57014" => format!(
+            "the database answers, but the statement was ended{table}: at its time limit, because it waits for a lock or the \
+             server is busy, or by somebody (pg_cancel_backend): {LOCKS}"
+        ),
+        _ => return None,
+    })
+}
+
+/// Returns the table that the server was at, from the context of an error: that of a row, or that of a statement within a
+/// function. The words around it depend on the server's language.
+fn table_in(context: &str) -> Option<&str> {
+    let statement = || {
+        let (at, word) =
+            [" FROM ", " INTO ", "UPDATE "].iter().filter_map(|word| Some((context.find(word)?, word))).min()?;
+        context[at + word.len()..].split([' ', '(', '"', ';', '\n']).next()
+    };
+    let is_statement = context.contains("SELECT ") || context.contains("INSERT ") || context.contains("UPDATE ");
+    let table = if is_statement { statement() } else { context.split('"').nth(1) };
+    table.filter(|table| !table.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_told_with_its_table_where_the_server_says_it() {
+        for (context, table) in [
+            (Some("while locking tuple (0,1) in relation \"sequencer\""), " on table sequencer,"),
+            (Some("beim Sperren von Tupel »(0,1)« in Relation \"sequencer\""), " on table sequencer,"),
+            (
+                Some("SQL statement \"SELECT FROM sequencer FOR UPDATE\"\nPL/pgSQL function append(bigint)"),
+                " on table sequencer,",
+            ),
+            (Some("SQL statement \"INSERT INTO events (position) SELECT 1 FROM x\""), " on table events,"),
+            (Some("PL/pgSQL function append(bigint) line 7"), "holds a lock,"),
+            (None, "holds a lock,"),
+        ] {
+            let told = advice("55P03", context).unwrap();
+            assert!(told.contains(table) && told.contains("pg_stat_activity"), "{context:?}: {told}");
+        }
+        assert!(advice("57014", None).unwrap().contains("pg_cancel_backend"));
+        assert_eq!(advice("53100", None), None);
+    }
 
     #[test]
     fn failures_are_told_apart_by_whose_fault_they_are() {

@@ -13,8 +13,18 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The time for which a transaction may wait for its client's next statement: anyone who stops in the middle of one
 /// holds up others no longer than this. It is less than a lease.
 pub const IDLE_IN_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(2);
-/// The time for which a statement waits for a lock. Longer than a holder that stopped can keep it.
-pub const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// The time for which a statement waits for a lock. It is short, so that a request, a handler or a node that waits for a
+/// lock says so before it counts as slow, or the database as silent. What needs the lock tries again.
+pub const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
+/// The same for the journal, where appends of all nodes take turns, and for transactions that write to a view: longer
+/// than a holder that stopped can keep the lock, so that they only wait for it.
+pub const WRITE_LOCK_TIME_MAX: Duration = Duration::from_secs(3);
+/// The same where tables, views or indexes are made or dropped, which only one node does at a time. Longer than a holder
+/// that stopped can keep a lock.
+pub const MAKE_LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// The same for the renewal of a lease, and for a read of the leases of others. It is less than the wait for the answer,
+/// so that the lock is named as the reason.
+pub(crate) const LEASE_LOCK_TIME_MAX: Duration = Duration::from_millis(500);
 /// The time for which the names that SQL from outside uses are waited for when they are moved, and so the longest that
 /// a query waits for that. It is less than a hold. Without success the move is tried again.
 pub const NAME_LOCK_TIME_MAX: Duration = Duration::from_millis(100);
@@ -29,6 +39,9 @@ pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
 /// server or the network is gone.
 pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(40);
+/// Most tries to lift a preset time limit that ends the statement which lifts it. Such a limit is a few milliseconds, and
+/// one try in several is faster.
+pub(crate) const TAKE_TIME_TRIES_MAX: u32 = 10;
 /// Longest time to wait for the answer to the renewal of a lease, or to a read of the leases of others. The renewals of
 /// a lease are this far apart.
 pub const LEASE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -131,19 +144,29 @@ const _: () = assert!(
 
 // Locks and statements: each limit outlasts what it waits for.
 const _: () = assert!(
-    LOCK_TIME_MAX.as_millis() >= 2 * IDLE_IN_TRANSACTION_TIME_MAX.as_millis(),
+    MAKE_LOCK_TIME_MAX.as_millis() >= 2 * IDLE_IN_TRANSACTION_TIME_MAX.as_millis()
+        && WRITE_LOCK_TIME_MAX.as_millis() > IDLE_IN_TRANSACTION_TIME_MAX.as_millis(),
     "a waiter for a lock outlasts a holder that stopped"
 );
 const _: () = assert!(
-    STATEMENT_TIME_MAX.as_millis() >= 2 * LOCK_TIME_MAX.as_millis(),
+    STATEMENT_TIME_MAX.as_millis() >= 2 * MAKE_LOCK_TIME_MAX.as_millis(),
     "a statement that got its lock late has time to do something"
+);
+const _: () = assert!(
+    // Whoever waits for a row waits twice: for its turn among those that wait, and for the holder.
+    2 * WRITE_LOCK_TIME_MAX.as_millis() < RETRY_TIME_MAX.as_millis()
+        && WRITE_LOCK_TIME_MAX.as_millis() < HEAD_TIME_MAX.as_millis()
+        && LOCK_TIME_MAX.as_millis() < READ_TIME_LONG.as_millis()
+        && LOCK_TIME_MAX.as_millis() < limits::HANDLER_TIME_SEEN.as_millis()
+        && LEASE_LOCK_TIME_MAX.as_millis() < LEASE_CALL_TIME_MAX.as_millis(),
+    "whatever waits for a lock is told so by the server, and not given up as silent or slow"
 );
 const _: () = assert!(
     SILENCE_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(),
     "the server gives up before its client does"
 );
 const _: () = assert!(
-    DROP_LOCK_TIME_MAX.as_millis() < LOCK_TIME_MAX.as_millis(),
+    DROP_LOCK_TIME_MAX.as_millis() < MAKE_LOCK_TIME_MAX.as_millis(),
     "readers are cut off before the drop of their view would fail"
 );
 const _: () = assert!(

@@ -17,6 +17,8 @@ use tokio::sync::Mutex;
 use crate::database::Database;
 use crate::fault::fault;
 use crate::limits;
+use crate::servers::Servers;
+use crate::settings::shown;
 
 const RENEW: &str = "
     WITH lease AS (SELECT clock_timestamp() AS now, $7::bigint * interval '1 microsecond' AS long),
@@ -35,14 +37,15 @@ const RENEW: &str = "
 
 /// The members that share a schema.
 pub struct PostgresMembers {
-    database: Arc<Database>,
+    servers: Servers,
     connection: Mutex<Option<PgConnection>>,
 }
 
 impl PostgresMembers {
     /// Returns the members of `database`.
     pub fn new(database: Arc<Database>) -> Self {
-        Self { database, connection: Mutex::default() }
+        let lock = shown(limits::LEASE_LOCK_TIME_MAX);
+        Self { servers: database.servers().with("lock_timeout", &lock), connection: Mutex::default() }
     }
 
     /// Does something on the connection. One that failed, or was given up in the middle, is not used again.
@@ -51,11 +54,11 @@ impl PostgresMembers {
         tried: &str,
         act: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
-        self.database.servers().history().holds()?;
+        self.servers.history().holds()?;
         let mut kept = self.connection.lock().await;
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => self.database.servers().connect().await?,
+            None => self.servers.connect().await?,
         };
         let done = tokio::time::timeout(limits::LEASE_CALL_TIME_MAX, act(&mut connection)).await;
         let done = done.map_err(|_| {

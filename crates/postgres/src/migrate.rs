@@ -8,6 +8,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr};
 
 use crate::fault::fault;
+use crate::limits;
 use crate::quote::quoted;
 
 /// The steps in order. One that was released never changes: add another.
@@ -22,6 +23,8 @@ const STEPS: &[(&str, &str)] = &[
 pub(crate) async fn migrate(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
     let tried = "make the tables";
     let failed = |error: sqlx::Error| fault(tried, &error);
+    let wait = format!("SET lock_timeout = {}", limits::MAKE_LOCK_TIME_MAX.as_millis());
+    sqlx::raw_sql(AssertSqlSafe(wait)).execute(&mut *connection).await.map_err(failed)?;
     sqlx::query("SELECT pg_advisory_lock(hashtextextended('dacapo ' || $1, 0))")
         .bind(schema)
         .execute(&mut *connection)

@@ -1,8 +1,8 @@
 //! The servers of one database, of which one takes writes.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dacapo_model::Position;
 use dacapo_store::StoreError;
@@ -15,7 +15,7 @@ use crate::fault::fault;
 use crate::history::History;
 use crate::limits;
 use crate::options::APPLICATION_NAME;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// The servers that a URL names.
 pub(crate) struct Servers {
@@ -107,20 +107,22 @@ impl Servers {
     }
 
     async fn connect_to(&self, server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+        let tried = || format!("connect to {}", address(server));
         let connected = async {
-            let mut connection = server.connect().await?;
-            self.prepare(&mut connection).await?;
+            let mut connection = server.connect().await.map_err(|error| fault(&tried(), &error))?;
+            let prepared = self.prepare(&mut connection).await;
+            prepared.map_err(|error| unprepared(&error).unwrap_or_else(|| fault(&tried(), &error)))?;
             Ok(connection)
         };
-        let tried = || format!("connect to {}", address(server));
         match tokio::time::timeout(limits::CONNECT_TIME_MAX, connected).await {
-            Ok(connected) => connected.map_err(|error| fault(&tried(), &error)),
+            Ok(connected) => connected,
             Err(_) => Err(StoreError::unavailable(tried(), format!("no answer within {:?}", limits::CONNECT_TIME_MAX))),
         }
     }
 
     /// The preparation of each new connection before its first use.
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        settings::take_time(connection).await?;
         takes_writes(connection).await?;
         self.settings.apply(connection).await?;
         self.history.check(connection, Position::START).await
@@ -136,31 +138,42 @@ pub(crate) struct Pool {
     pool: PgPool,
     /// The reason why the last connection that was tried cannot be used, if that is not for its server to say.
     refused: Arc<watch::Sender<Option<String>>>,
+    /// What the server said when the last new connection was prepared, if that failed. The pool tells nobody.
+    said: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl Pool {
     pub(crate) fn new(servers: Arc<Servers>, connections_max: u32) -> Self {
         let towards = servers.primary();
         let refused = Arc::new(watch::Sender::new(None));
-        let (preparing, refusing) = (Arc::clone(&servers), Arc::clone(&refused));
+        let said = Arc::new(Mutex::new(None));
+        let (preparing, refusing, saying) = (Arc::clone(&servers), Arc::clone(&refused), Arc::clone(&said));
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(limits::CONNECT_TIME_MAX)
             // A statement finds out itself, and anyone who tries again knows how.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
-                let (servers, refused) = (Arc::clone(&preparing), Arc::clone(&refusing));
+                let (servers, refused, said) = (Arc::clone(&preparing), Arc::clone(&refusing), Arc::clone(&saying));
                 Box::pin(async move {
                     let prepared = servers.prepare(connection).await;
                     // The pool tries again for as long as it may, and tells nobody why.
                     if let Err(sqlx::Error::Configuration(why)) = &prepared {
                         refused.send_replace(Some(why.to_string()));
                     }
+                    *said.lock().unwrap_or_else(PoisonError::into_inner) = prepared.as_ref().err().and_then(unprepared);
                     prepared
                 })
             })
             .connect_lazy_with(servers.list[towards].clone());
-        Self { servers, towards: AtomicUsize::new(towards), pool, refused }
+        Self { servers, towards: AtomicUsize::new(towards), pool, refused, said }
+    }
+
+    /// Returns what is known of a failure to get a connection.
+    fn failed(&self, tried: &str, error: &sqlx::Error) -> StoreError {
+        let said = || self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let said = matches!(error, sqlx::Error::PoolTimedOut).then(said).flatten();
+        said.unwrap_or_else(|| fault(tried, error))
     }
 
     /// Returns a connection to the server that takes writes.
@@ -193,13 +206,13 @@ impl Pool {
         match self.pool.acquire().await {
             Ok(connection) => Ok(connection),
             Err(error) if self.servers.list.len() == 1 || matches!(error, sqlx::Error::PoolClosed) => {
-                Err(fault(tried, &error))
+                Err(self.failed(tried, &error))
             }
             Err(_) => {
                 // Another one may have taken over.
                 drop(self.servers.connect().await?);
                 self.turn();
-                self.pool.acquire().await.map_err(|error| fault(tried, &error))
+                self.pool.acquire().await.map_err(|error| self.failed(tried, &error))
             }
         }
     }
@@ -241,6 +254,11 @@ fn address(server: &PgConnectOptions) -> String {
         Some(folder) => folder.display().to_string(),
         None => format!("{}:{}", server.get_host(), server.get_port()),
     }
+}
+
+/// Returns the failure of a statement that prepares a new connection: the server is there and has answered.
+fn unprepared(error: &sqlx::Error) -> Option<StoreError> {
+    matches!(error, sqlx::Error::Database(_)).then(|| fault("begin a session of the database", error))
 }
 
 /// Checks whether the server is one that only follows another.

@@ -86,6 +86,8 @@ impl Settings {
     pub(crate) async fn apply(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // A pooler may hand on what another client left: prepared statements, temporary tables, locks.
         sqlx::raw_sql("DISCARD ALL").execute(&mut *connection).await?;
+        // What was preset is back.
+        take_time(connection).await?;
         sqlx::raw_sql(AssertSqlSafe(self.apply_sql())).execute(&mut *connection).await?;
         let row = sqlx::raw_sql(AssertSqlSafe(self.read_sql())).fetch_one(connection).await?;
         for (index, (name, value)) in self.0.iter().enumerate() {
@@ -122,6 +124,26 @@ impl Settings {
     }
 }
 
+/// Lets what follows on a connection take its time, until [`Settings::apply`] sets the limits: what is preset may end the
+/// very statements that would set them. Each of these here takes microseconds, so a few tries find the time for it.
+pub(crate) async fn take_time(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // By its number, since a server that does not know a setting refuses to set it.
+    let transaction = connection.server_version_num().is_some_and(|version| version >= 170_000);
+    let transaction = if transaction { "SET transaction_timeout = 0;" } else { "" };
+    let sql = format!("SET statement_timeout = 0; SET idle_session_timeout = 0; {transaction} SET lock_timeout = 0");
+    let mut tries = 1;
+    loop {
+        match sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await {
+            Err(sqlx::Error::Database(error))
+                if error.code().as_deref() == Some("57014") && tries < limits::TAKE_TIME_TRIES_MAX =>
+            {
+                tries += 1;
+            }
+            done => return done.map(drop),
+        }
+    }
+}
+
 fn wrong(name: &str, found: &str, wanted: &str) -> sqlx::Error {
     sqlx::Error::Configuration(
         format!(
@@ -133,7 +155,7 @@ fn wrong(name: &str, found: &str, wanted: &str) -> sqlx::Error {
 }
 
 /// Returns a time as PostgreSQL shows it: in the largest unit that has no rest.
-fn shown(time: Duration) -> String {
+pub(crate) fn shown(time: Duration) -> String {
     let millis = time.as_millis();
     match millis {
         0 => "0".to_owned(),

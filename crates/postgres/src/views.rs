@@ -90,7 +90,7 @@ impl PostgresViews {
                 "BEGIN; SET LOCAL client_connection_check_interval = {check}; SET LOCAL lock_timeout = {wait};
                  SELECT pg_advisory_xact_lock(hashtextextended('dacapo view {name}', 0))",
                 check = limits::CLIENT_LOOK.as_millis(),
-                wait = limits::LOCK_TIME_MAX.as_millis(),
+                wait = limits::MAKE_LOCK_TIME_MAX.as_millis(),
             ))
             .await?;
         Ok(())

@@ -4,6 +4,8 @@
 mod health;
 #[path = "nodes/history.rs"]
 mod history;
+#[path = "nodes/locks.rs"]
+mod locks;
 mod support;
 
 use std::collections::HashMap;

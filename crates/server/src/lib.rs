@@ -22,6 +22,7 @@ mod guard;
 mod in_time;
 mod letters;
 mod limits;
+mod line;
 mod node;
 mod operate;
 mod read;

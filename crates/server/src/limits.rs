@@ -33,9 +33,9 @@ pub(crate) const ANSWER_ENTRIES: u32 = 1_000;
 pub(crate) const ANSWER_ENTRIES_MAX: u32 = 10_000;
 /// Default of the number of letters in an answer. A person reads no more at once.
 pub(crate) const ANSWER_LETTERS: u32 = 100;
-/// Longest time for requests under way to finish once the server shuts down. Orchestrators mostly end a process 30
-/// seconds after they asked it to stop, and the node stops after this.
-pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest time for requests under way to finish once the server shuts down. The node stops after this, and both must
+/// end within [`limits::END_TIME_MAX`].
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
 /// Most connections. It is lower if the system allows the process fewer than twice as many files, including the
 /// reserve. It bounds the memory of a node. A caller keeps its connection, so these are as many callers.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -48,6 +48,12 @@ pub const HEADER_TIME_MAX: Duration = Duration::from_secs(15);
 /// Longest time for which a caller may read nothing of its answer. A caller that is paused for a moment goes on, and
 /// one that is gone frees its place.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time for an answer after the caller has closed its side of the connection. A request that does not ask for a
+/// longer wait is answered by then; a caller that is gone costs nothing after that.
+pub(crate) const CLOSED_TIME_MAX: Duration = limits::REQUEST_TIME_MAX;
+/// Time between two checks whether a caller with a request under way has closed its side. A check is one call to the
+/// system, and a caller that is gone frees its place this soon.
+pub(crate) const LINE_LOOK: Duration = Duration::from_millis(250);
 /// Largest head of a request, in bytes. Proxies add headers, but no more than that.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Longest time for a connection that has to make room to finish its present answer. Most answers take less, and
@@ -89,6 +95,15 @@ const _: () = assert!(
     LEAVE_TIME_MAX.as_millis() < DRAIN_TIME_MAX.as_millis(),
     "a connection that makes room has gone before the server has"
 );
+const _: () = assert!(
+    DRAIN_TIME_MAX.as_millis() + limits::SHUTDOWN_TIME_MAX.as_millis() <= limits::END_TIME_MAX.as_millis(),
+    "a process that serves a node ends before a supervisor kills it"
+);
+const _: () = assert!(
+    limits::ANSWER_TIME_MAX.as_millis() <= CLOSED_TIME_MAX.as_millis(),
+    "a caller that sends nothing after its request gets its answer"
+);
+const _: () = assert!(LINE_LOOK.as_millis() < CLOSED_TIME_MAX.as_millis(), "a caller that is gone is soon noticed");
 const _: () = assert!(
     SPARE_FILES < FILES_MIN && RESERVE_CONNECTIONS_MAX < CONNECTIONS_MAX,
     "what is kept in reserve is the smaller part"

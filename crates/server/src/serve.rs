@@ -30,6 +30,7 @@ use tokio_io_timeout::TimeoutStream;
 use crate::extract::Declined;
 use crate::guard::Access;
 use crate::limits::{self, DRAIN_TIME_MAX};
+use crate::line::Line;
 use crate::room::{Room, Seat, UnderWay};
 
 /// Binds `address`. Without [`Access::Remote`] it must be a loopback address, since everyone who reaches the port can
@@ -64,6 +65,9 @@ pub struct Bounds {
     pub header_time: Duration,
     /// Longest time for which a caller may read nothing of its answer.
     pub write_time: Duration,
+    /// Longest time for an answer after the caller has closed its side of the connection. It may wait for the answer,
+    /// or be gone.
+    pub closed_time: Duration,
 }
 
 impl Default for Bounds {
@@ -76,6 +80,7 @@ impl Default for Bounds {
             reserve,
             header_time: limits::HEADER_TIME_MAX,
             write_time: limits::WRITE_TIME_MAX,
+            closed_time: limits::CLOSED_TIME_MAX,
         }
     }
 }
@@ -220,22 +225,28 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// Serves one connection until it ends, has to make room, or the server ends.
 async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bounds, mut ending: watch::Receiver<bool>) {
-    let mut stream = TimeoutStream::new(stream);
+    let line = Line::new(stream);
+    let mut stream = TimeoutStream::new(line.clone());
     stream.set_write_timeout(Some(bounds.write_time));
     let (seat, router) = (Arc::new(seat), TowerToHyperService::new(router));
     let guest = Arc::clone(&seat.guest);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (under_way, router, reserve) = (seat.asks(), router.clone(), seat.guest.reserve);
+        let (under_way, router, reserve, line) = (seat.asks(), router.clone(), seat.guest.reserve, line.clone());
         async move {
             let answer = match reserve && !matches!(request.uri().path(), "/livez" | "/readyz") {
                 true => busy(),
-                false => router.call(request.map(Body::new)).await?,
+                false => tokio::select! {
+                    biased;
+                    answer = router.call(request.map(Body::new)) => answer?,
+                    () = line.given_up(bounds.closed_time) => too_late(bounds.closed_time),
+                },
             };
             Ok::<_, Infallible>(answer.map(|body| Body::new(Held { body, _under_way: under_way })))
         }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header_time).max_buf_size(limits::HEAD_BYTES_MAX);
+    builder.half_close(true);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades());
     tokio::select! {
         // The other end sees the fault of a connection. It concerns nobody else.
@@ -257,7 +268,17 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bound
 
 fn busy() -> Response {
     let problem = Problem::new("busy", "this node already answers as many requests as it can");
-    let mut answer = Declined(problem.help("ask again in a moment, or ask another node").unavailable()).into_response();
+    last(problem.help("ask again in a moment, or ask another node"))
+}
+
+fn too_late(time: Duration) -> Response {
+    let found = format!("there was no answer within {time:?} after the caller had closed its side of the connection");
+    last(Problem::new("closed", found).help("keep the connection open while you wait, or wait for a shorter time"))
+}
+
+/// Returns the answer after which the connection is closed.
+fn last(problem: Problem) -> Response {
+    let mut answer = Declined(problem.unavailable()).into_response();
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }

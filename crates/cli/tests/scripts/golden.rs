@@ -104,19 +104,6 @@ fn operations() {
 }
 
 #[test]
-fn a_flip_to_an_older_version_says_what_it_is() {
-    let node = Node::start();
-    node.fake.script().statuses.push_back(replaying());
-    let back: FlipResponse = serde_json::from_str(
-        r#"{"projection":"balances","kind":"rollback","from":"v2.1","to":"v1.1","requested":8,"flipped":true,
-            "position":9,"covers":8,"pause_ms":12}"#,
-    )
-    .unwrap();
-    node.fake.script().flips.push_back(back);
-    node.script("flip_back", dir().path());
-}
-
-#[test]
 fn a_flip_that_waits_for_somebody_says_so_at_once() {
     let node = Node::start();
     let answer = |rest: &str| {

@@ -18,6 +18,7 @@ use dacapo_model::{Catalog, CatalogRefused, Phase, Position, ProjectionName, Ver
 use dacapo_store::Store;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::catalog::{self, CatalogEntry};
 use crate::code::{Query, VersionCode, check_carried};
@@ -195,33 +196,43 @@ impl Node {
         &self.running.store.description
     }
 
-    /// Stops the node in this order:
+    /// Stops the node within [`limits::SHUTDOWN_TIME_MAX`], in this order:
     ///
     /// 1. No more steps of rebuilds begin.
     /// 2. Each processor stops after its batch, or in the middle of it after [`limits::STOP_TIME_MAX`]. A processor
-    ///    whose handler computes without end is abandoned, and its claim is revoked.
-    /// 3. The journal closes after the waiting appends.
-    /// 4. The subscribers stop after they got the remaining events, or without them after the same time.
+    ///    whose handler computes without end is abandoned, and its claim is revoked. Meanwhile, effects under way end.
+    /// 3. The lease is given back. The journal closes after the waiting appends. The subscribers stop after they got the
+    ///    remaining events, or without them after the same time.
     ///
-    /// Flips under way continue at the next start.
+    /// A stage that the store keeps from ending is left when the time is over. Flips under way continue at the next
+    /// start.
     pub async fn shutdown(&self) {
+        let end = Instant::now() + limits::SHUTDOWN_TIME_MAX;
         self.running.stop.send_replace(true);
-        if let Some(conductor) = self.running.conductor.lock().await.take()
-            && let Err(error) = conductor.await
-        {
-            tracing::error!(%error, "the conductor ended by a bug in dacapo");
-        }
-        let versions = self.versions.open_versions();
-        futures::future::join_all(versions.iter().map(|version| version.stop())).await;
+        let stopped = async {
+            if let Some(conductor) = self.running.conductor.lock().await.take()
+                && let Err(error) = conductor.await
+            {
+                tracing::error!(%error, "the conductor ended by a bug in dacapo");
+            }
+            let versions = self.versions.open_versions();
+            futures::future::join_all(versions.iter().map(|version| version.stop())).await;
+        };
+        until(end - limits::CLOSE_TIME, "stop the versions", stopped).await;
         // Other members take over this node's work at once.
         self.running.leave.send_replace(true);
-        if let Some(keeper) = self.running.keeper.lock().await.take()
-            && let Err(error) = keeper.await
-        {
-            tracing::error!(%error, "the lease ended by a bug in dacapo");
-        }
-        self.versions.journal.close().await;
-        futures::future::join_all(self.running.subscribers.iter().map(Subscribed::end)).await;
+        let left = async {
+            if let Some(keeper) = self.running.keeper.lock().await.take()
+                && let Err(error) = keeper.await
+            {
+                tracing::error!(%error, "the lease ended by a bug in dacapo");
+            }
+        };
+        let closed = async {
+            until(end, "close the journal", self.versions.journal.close()).await;
+            futures::future::join_all(self.running.subscribers.iter().map(|subscriber| subscriber.end(end))).await;
+        };
+        tokio::join!(until(end, "give back the lease", left), closed);
     }
 
     pub(crate) fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {
@@ -229,6 +240,13 @@ impl Node {
         let carried = self.versions.carried().into_iter().map(|carried| carried.code.projection);
         let all: Vec<_> = catalog.projections.keys().cloned().chain(carried).collect();
         if all.contains(projection) { known() } else { Error::no_such_projection(projection, all.into_iter()) }
+    }
+}
+
+/// Does one stage of a shutdown, which is left at `end`.
+async fn until(end: Instant, tried: &str, stage: impl Future<Output = ()>) {
+    if tokio::time::timeout_at(end, stage).await.is_err() {
+        tracing::warn!(tried, "a stage of the shutdown does not end in time, and is left: the next start continues");
     }
 }
 

@@ -69,7 +69,8 @@ impl ProjectionHandle {
 }
 
 impl VersionHandle {
-    /// Requests a flip to this version. It happens as soon as this version covers everything that was ever shown.
+    /// Requests a flip to this version, which is not below the serving one. It happens as soon as this version covers
+    /// everything that was ever shown.
     ///
     /// # Errors
     /// As [`ProjectionHandle::flip`].
@@ -262,10 +263,16 @@ impl Flip {
         })?;
         if *kind == FlipKind::Rollback {
             node.known_version(projection, to)?;
-            let goes_on = state.filter(|state| state.kind_of_flip(to) != FlipKind::Rollback);
-            if let Some(serving) = goes_on.and_then(|state| state.serving) {
-                return Err(NoTarget::NotEarlier { to, serving }.into());
-            }
+        }
+        if let Some((state, serving)) = state.and_then(|state| Some((state, state.serving?)))
+            && state.kind_of_flip(to) != *kind
+        {
+            node.known_version(projection, to)?;
+            let other = match kind {
+                FlipKind::Flip => NoTarget::NotLater { to, serving },
+                FlipKind::Rollback => NoTarget::NotEarlier { to, serving },
+            };
+            return Err(other.into());
         }
         let view = view_of(projection, to);
         Ok((view.clone(), CatalogCommand::RequestFlip(view)))

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::code::{HandlerError, Recorded};
 use crate::event::{self, Event};
@@ -176,10 +177,10 @@ impl Subscribed {
         SubscriberStatus { name, position, lag, failed, last_failure, waiting_on: waiting_on.into_iter().collect() }
     }
 
-    /// Waits until it got the rest of a closed journal, up to [`limits::STOP_TIME_MAX`].
-    pub(crate) async fn end(&self) {
+    /// Waits until it got the rest of a closed journal, up to [`limits::STOP_TIME_MAX`] and not beyond `end`.
+    pub(crate) async fn end(&self, end: Instant) {
         let Some(mut run) = self.run.lock().await.take() else { return };
-        match tokio::time::timeout(limits::STOP_TIME_MAX, &mut run).await {
+        match tokio::time::timeout_at(end.min(Instant::now() + limits::STOP_TIME_MAX), &mut run).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(subscriber = self.name, %error, "it ended by a bug in dacapo"),
             Err(_) => {

@@ -204,13 +204,16 @@ impl OpenVersion {
     /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice has the
     /// same effect as stopping once.
     pub(crate) async fn stop(&self) {
-        self.stop_applying().await;
-        if let Some((stop, ended)) = self.effects.delivery.lock().await.take() {
-            stop.send_replace(true);
-            if let Err(error) = ended.await {
-                tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
+        let delivered = async {
+            if let Some((stop, ended)) = self.effects.delivery.lock().await.take() {
+                stop.send_replace(true);
+                if let Err(error) = ended.await {
+                    tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
+                }
             }
-        }
+        };
+        // Effects of the last batch wait in the outbox for the next delivery.
+        tokio::join!(self.stop_applying(), delivered);
     }
 
     /// Returns true if it could make effects but does not.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use dacapo::catalog::{CatalogEvent, FlipKind, Phase};
+use dacapo::catalog::{CatalogEvent, CatalogRefused, FlipKind, Phase};
+use dacapo::operate::NoTarget;
 use dacapo::status::WaitingOn;
 use dacapo::{Error, Node, ProjectionName};
 use dacapo_testkit::{Call, Fault, Faults};
@@ -25,6 +26,22 @@ async fn readers_can_go_back_from_a_version_whose_handler_refuses_an_event() {
     assert_eq!((report.to, report.kind), (version("v1.1"), FlipKind::Rollback), "I-8");
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     check_serving(&node).await;
+    node.shutdown().await;
+}
+
+/// Readers go back only if somebody says that they shall.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flip_to_an_earlier_version_is_refused_before_anything_happens() {
+    let node = Scenario::new().serving(v1()).ready(v2()).flipped().start().await;
+    let before = node.history().await.unwrap().len();
+    let refused = node.version(view("v1.1")).flip().by("test").await.unwrap_err();
+    let (to, serving) = (version("v1.1"), version("v2.1"));
+    assert!(matches!(&refused, Error::NoTarget(NoTarget::NotLater { to: t, serving: s }) if (*t, *s) == (to, serving)));
+    assert!(refused.to_string().contains("ask for a rollback"), "{refused}");
+    let unknown = node.version(view("v1.7")).flip().by("test").await.unwrap_err();
+    assert!(matches!(unknown, Error::Catalog(CatalogRefused::NoSuchVersion { .. })), "{unknown}");
+    assert_eq!(node.history().await.unwrap().len(), before);
+    assert_eq!(roll_back(&node).await.to, to);
     node.shutdown().await;
 }
 

@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use crate::database::Database;
 use crate::limits;
 use crate::servers::Pool;
+use crate::settings::shown;
 use crate::tries::Tries;
 use follow::Follower;
 use group::Waiting;
@@ -66,7 +67,8 @@ impl PostgresJournal {
     /// [`StoreError::Unavailable`] when the database cannot be reached.
     pub async fn open(database: &Database, clock: Option<Arc<dyn Clock>>) -> Result<Self, StoreError> {
         // A plan is kept for many calls; one that was made while the table was short must not read all of it later.
-        let servers = Arc::new(database.servers().with("enable_seqscan", "off"));
+        let servers = database.servers().with("enable_seqscan", "off");
+        let servers = Arc::new(servers.with("lock_timeout", &shown(limits::WRITE_LOCK_TIME_MAX)));
         let seed = database.options().seed;
         let pool = Arc::new(Pool::new(Arc::clone(&servers), limits::READERS_MAX));
         let id = read::id(&pool).await?;

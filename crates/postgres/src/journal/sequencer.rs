@@ -79,7 +79,7 @@ struct Sequencer {
     back_off: BackOff,
     chance: Chance,
     /// What the last failed call said, for those who are given up.
-    last_error: Option<String>,
+    last_error: Option<StoreError>,
 }
 
 impl Sequencer {
@@ -121,7 +121,11 @@ impl Sequencer {
             }
             // What came back meanwhile is not trusted before it is looked at again.
             Ok(Outcome::WentBack) => self.put_back(group.members),
-            Err(Failed { error, unknown }) => self.failed(group.members, error, unknown.then_some(seen)).await,
+            Err(Failed { error, unknown, silent }) => {
+                // What the server has said, such as what it waits for, says more than its silence now.
+                let said = self.last_error.clone().filter(|_| silent);
+                self.failed(group.members, said.unwrap_or(error), unknown.then_some(seen)).await;
+            }
         }
     }
 
@@ -149,7 +153,7 @@ impl Sequencer {
             return refuse(members, &error);
         }
         tracing::warn!(%error, "events could not be appended; a retry follows");
-        self.last_error = Some(error.to_string());
+        self.last_error = Some(error);
         members.iter_mut().for_each(|one| one.sent = one.sent.or(sent));
         let first = members.iter().map(|one| one.until).min().expect("it has members");
         self.put_back(members);
@@ -161,7 +165,8 @@ impl Sequencer {
     fn give_up(&mut self) {
         let now = Instant::now();
         for one in self.take_out(|one| one.until <= now) {
-            let why = self.last_error.as_deref().unwrap_or("other appends took all of the time");
+            let why = self.last_error.as_ref().map(ToString::to_string);
+            let why = why.unwrap_or_else(|| "other appends took all of the time".to_owned());
             let state = match one.sent.is_some() {
                 true => "whether the events are in the journal is unknown: append them again with the same ids",
                 false => "the events are not in the journal",

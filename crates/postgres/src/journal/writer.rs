@@ -30,6 +30,15 @@ pub(super) struct Failed {
     pub error: StoreError,
     /// True if it may be written nevertheless.
     pub unknown: bool,
+    /// True if there was no answer.
+    pub silent: bool,
+}
+
+impl Failed {
+    /// Returns the failure of a group that was not written.
+    fn unwritten(error: StoreError) -> Self {
+        Self { error, unknown: false, silent: false }
+    }
 }
 
 pub(super) struct Writer {
@@ -53,7 +62,10 @@ impl Writer {
     /// Writes a group, if the journal reaches `seen` and everything is as the group demands.
     pub async fn append(&mut self, group: &Group, seen: Position, until: Instant) -> Result<Outcome, Failed> {
         let tried = "append";
-        let mut connected = self.take(until).await.map_err(|error| Failed { error, unknown: false })?;
+        let mut connected = match tokio::time::timeout_at(until, self.take()).await {
+            Ok(taken) => taken.map_err(Failed::unwritten)?,
+            Err(_) => return Err(Failed { error: no_connection(), unknown: false, silent: true }),
+        };
         let now = self.clock.as_ref().map(|clock| clock.now().micros());
         let answered = tokio::time::timeout_at(until, call(&mut connected, group, seen, now)).await;
         match answered {
@@ -68,9 +80,8 @@ impl Writer {
                         let history = self.servers.history();
                         let looked = history.check(&mut connected.connection, seen);
                         let looked = tokio::time::timeout_at(until, looked).await.unwrap_or(Ok(()));
-                        let failed = |error| Failed { error, unknown: false };
-                        looked.map_err(|error| failed(fault(tried, &error)))?;
-                        history.holds().map_err(failed)?;
+                        looked.map_err(|error| Failed::unwritten(fault(tried, &error)))?;
+                        history.holds().map_err(Failed::unwritten)?;
                     }
                 }
                 self.connected = Some(connected);
@@ -82,10 +93,11 @@ impl Writer {
                 if !unknown {
                     self.connected = Some(connected);
                 }
-                Err(Failed { error: fault(tried, &error), unknown })
+                Err(Failed { error: fault(tried, &error), unknown, silent: false })
             }
             Err(_) => {
-                Err(Failed { error: StoreError::unavailable(tried, "the database does not answer"), unknown: true })
+                let error = StoreError::unavailable(tried, "the database does not answer");
+                Err(Failed { error, unknown: true, silent: true })
             }
         }
     }
@@ -93,7 +105,7 @@ impl Writer {
     /// Checks whether an append would do, as far as one without events tells.
     pub async fn probe(&mut self, until: Instant) -> Result<(), StoreError> {
         let tried = "append";
-        let mut connected = self.take(until).await?;
+        let mut connected = self.take_until(until).await?;
         let nothing = Group::default();
         match tokio::time::timeout_at(until, call(&mut connected, &nothing, Position::START, None)).await {
             Ok(called) => called.map(drop).map_err(|error| fault(tried, &error)),
@@ -104,7 +116,7 @@ impl Writer {
     /// What is in the journal about `waiting`.
     pub async fn facts(&mut self, waiting: &[Waiting], until: Instant) -> Result<Facts, StoreError> {
         let tried = "look up what an append is about";
-        let mut connected = self.take(until).await?;
+        let mut connected = self.take_until(until).await?;
         match tokio::time::timeout_at(until, facts(&mut connected.connection, waiting)).await {
             Ok(Ok(facts)) => {
                 self.connected = Some(connected);
@@ -116,16 +128,21 @@ impl Writer {
     }
 
     /// Returns the connection, out of its place: it comes back there only after an answer.
-    async fn take(&mut self, until: Instant) -> Result<Connected, StoreError> {
+    async fn take(&mut self) -> Result<Connected, StoreError> {
         self.servers.history().holds()?;
         if let Some(connected) = self.connected.take() {
             return Ok(connected);
         }
-        let connection = tokio::time::timeout_at(until, self.servers.connect())
-            .await
-            .unwrap_or_else(|_| Err(StoreError::unavailable("connect to the database", "it does not answer")))?;
-        Ok(Connected { connection, known: Known::default() })
+        Ok(Connected { connection: self.servers.connect().await?, known: Known::default() })
     }
+
+    async fn take_until(&mut self, until: Instant) -> Result<Connected, StoreError> {
+        tokio::time::timeout_at(until, self.take()).await.unwrap_or_else(|_| Err(no_connection()))
+    }
+}
+
+fn no_connection() -> StoreError {
+    StoreError::unavailable("connect to the database", "it does not answer")
 }
 
 fn is_plain(error: &PgDatabaseError) -> bool {

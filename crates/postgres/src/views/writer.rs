@@ -73,8 +73,10 @@ impl Writer {
         // Long statements are fine, as long as somebody waits for them.
         let begin = format!(
             "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL search_path = {schema}, pg_temp;
-             SET LOCAL statement_timeout = 0; SET LOCAL client_connection_check_interval = {check}",
+             SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {wait};
+             SET LOCAL client_connection_check_interval = {check}",
             schema = self.place.schema,
+            wait = limits::WRITE_LOCK_TIME_MAX.as_millis(),
             check = limits::CLIENT_LOOK.as_millis(),
         );
         let begun = self.session().await?.begin(begin).await;
@@ -300,6 +302,8 @@ impl ViewWriter for Writer {
         let place = Arc::clone(&self.place);
         let built = async {
             let session = self.enter().await?;
+            let wait = limits::MAKE_LOCK_TIME_MAX.as_millis();
+            session.batch(format!("SET LOCAL lock_timeout = {wait}")).await?;
             session.long_batch(schema::create_index(&place.schema, table, index)).await?;
             Ok(())
         };

@@ -8,6 +8,7 @@ use dacapo::status::{Status, WaitingOn};
 use dacapo::store::StoreError;
 use dacapo::{Error, Node, Options};
 use dacapo_postgres::testbed::{Server, name_of};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::common::{
     TotalOf, TotalsV1, add, ask, carry_v1, check_serving, options, ready_and_flip, rows, totals, until, v1,
@@ -112,6 +113,40 @@ async fn a_version_that_lost_the_token_of_a_segment_while_it_was_built_fails() {
     server.run(name_of(&url), "DELETE FROM dacapo_totals_v1_2._dacapo_tokens WHERE segment = 1").await;
     let failed = |status: &Status| status.projections[0].versions.iter().any(|found| found.phase == Phase::Failed);
     until(&node, "it failed", failed).await;
+    fill(&node).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+// I-11
+/// Somebody holds the table of a view, or its tokens: the node says what it waits for, and blames no handler.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_whose_table_somebody_locks_waits_on_that_lock() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
+    fill(&node).await;
+    for (number, table) in ["totals", "_dacapo_tokens"].into_iter().enumerate() {
+        let mut holder = PgConnection::connect(&url).await.unwrap();
+        let lock = format!("BEGIN; LOCK TABLE dacapo_totals_v1_1.{table} IN ACCESS EXCLUSIVE MODE");
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut holder).await.unwrap();
+        add(&node, &format!("new-{number}"), 10).await;
+        let is_lock = |reason: &WaitingOn| {
+            let told = |error: &str| error.contains("another session holds a lock") && !error.contains("connect to");
+            matches!(reason, WaitingOn::Store { error } if told(error))
+        };
+        let is_told = |status: &Status| {
+            let busy = |reason: &WaitingOn| matches!(reason, WaitingOn::Busy { .. });
+            assert!(!reasons(status).iter().any(busy), "{table}: {:?}", reasons(status));
+            reasons(status).iter().any(is_lock)
+        };
+        until(&node, "it waits on the lock", is_told).await;
+        let error = node.ask(TotalOf("ledger-0".into())).await.unwrap_err().to_string();
+        assert!(error.contains("another session holds a lock"), "{table}: {error}");
+        until(&node, "it says so", |_| not_ready(&node).iter().any(is_lock)).await;
+        holder.close().await.unwrap();
+        until(&node, "it is ready again", |_| node.not_ready().is_empty()).await;
+    }
     fill(&node).await;
     check_serving(&node).await;
     node.shutdown().await;

@@ -249,6 +249,47 @@ async fn what_is_preset_while_a_journal_is_open_changes_nothing() {
     assert_eq!(found, "dacapo, pg_temp");
 }
 
+/// What is preset ends every statement and every wait at once. A session must set its own limits before it feels them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_limits_that_are_preset_end_nothing() {
+    let server = Server::shared();
+    let role = "DO $$ BEGIN CREATE ROLE hasty LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+                ALTER ROLE hasty SET statement_timeout = '1ms'; ALTER ROLE hasty SET lock_timeout = '1ms';
+                ALTER ROLE hasty SET idle_in_transaction_session_timeout = '1ms';
+                -- A query then takes longer than that: it starts a process. A server has one of these names.
+                DO $$ DECLARE one text; BEGIN
+                    FOR one IN SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')
+                    LOOP EXECUTE format('ALTER ROLE hasty SET %I = on', one); END LOOP;
+                END $$";
+    server.run("postgres", role).await;
+    let pooler = Pooler::start(&server, "session", &["hasty"]);
+    for pooled in [false, true] {
+        let name = name_of(&server.database().await).to_owned();
+        let url = if pooled { pooler.url_of("hasty", &name) } else { server.url_of("hasty", &name) };
+        let database = Arc::new(Database::connect(&url, options()).await.unwrap());
+        let mut connection = database.acquire("test").await.unwrap();
+        for (setting, value) in
+            [("statement_timeout", "30s"), ("lock_timeout", "1s"), ("idle_in_transaction_session_timeout", "2s")]
+        {
+            let found: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(setting)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            assert_eq!(found, value, "{setting}");
+        }
+        drop(connection);
+        let journal = PostgresJournal::open(&database, None).await.unwrap();
+        let stream = StreamName::new("a-1").unwrap();
+        // So many are read by COPY.
+        let events = (1..=3_000).map(event).collect();
+        appended(&journal, Append::to_stream(stream, ExpectedRevision::NoStream, events)).await;
+        assert_eq!(everything(&journal).await.len(), 3_000);
+        let mut connection = database.acquire("test").await.unwrap();
+        sqlx::raw_sql("SELECT pg_sleep(0.05)").execute(&mut *connection).await.unwrap();
+    }
+}
+
 /// What only a superuser may set is refused by name, where one has set it for others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_setting_that_cannot_be_had_is_refused_by_name() {

@@ -12,7 +12,7 @@ use super::support::{append, node};
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Waits until the journal says that it works.
-async fn well(journal: &dyn Journal) {
+pub(super) async fn well(journal: &dyn Journal) {
     let well = async {
         while journal.health() != Health::Well {
             tokio::task::yield_now().await;
@@ -24,7 +24,7 @@ async fn well(journal: &dyn Journal) {
 }
 
 /// Waits until the journal says that it fails, for a reason that is told so.
-async fn failing(journal: &dyn Journal, told: &str) {
+pub(super) async fn failing(journal: &dyn Journal, told: &str) {
     let failing = async {
         loop {
             match journal.health() {

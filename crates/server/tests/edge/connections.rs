@@ -6,8 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::routing::get as route;
 use dacapo_server::{APPEND_BODY_BYTES_MAX, Bounds, Hosts, router};
 use futures::stream;
-use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Served, answer, get};
 
@@ -33,7 +33,8 @@ async fn connections_that_ask_nothing_make_room_for_one_that_asks() {
 
 #[tokio::test]
 async fn probes_are_answered_while_every_connection_has_a_request_under_way() {
-    let served = Served::start(bounds(3), |api| router(api, &Hosts::default())).await;
+    let bounds = Bounds { closed_time: Duration::ZERO, ..bounds(3) };
+    let served = Served::start(bounds, |api| router(api, &Hosts::default())).await;
     let mut waiting = Vec::new();
     for number in 1..=3 {
         waiting.push(served.sends(&get("/v1/events?wait_ms=60000", "127.0.0.1")).await);
@@ -102,6 +103,71 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     assert_eq!(&first, b"HTTP/1.1 200");
     // The caller takes no more, and keeps the connection.
     given_up.recv().await.unwrap();
+}
+
+/// A route that says when it was asked, and answers when it is told to.
+fn waits() -> (axum::Router, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    let (tell, asked) = mpsc::unbounded_channel();
+    let wait = move || {
+        let tell = tell.clone();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            tell.send(answer).unwrap();
+            answered.await.unwrap();
+            "done"
+        }
+    };
+    (axum::Router::new().route("/waits", route(wait)), asked)
+}
+
+/// As `nc -N` and some checkers do.
+#[tokio::test]
+async fn a_caller_that_closes_its_side_after_its_request_gets_its_answer() {
+    let (routes, mut asked) = waits();
+    let served = Served::start(Bounds::default(), |api| router(api, &Hosts::default()).merge(routes)).await;
+    for request in ["GET /waits HTTP/1.0\r\n\r\n", "GET /waits HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut connection = served.sends(request).await;
+        let answers = asked.recv().await.unwrap();
+        connection.shutdown().await.unwrap();
+        // The server has seen the end of what is sent when it answers others.
+        for _ in 0..10 {
+            assert_eq!(served.answers(&get("/livez", "127.0.0.1")).await.status, 200);
+        }
+        answers.send(()).expect("the request is still under way");
+        let answer = answer(connection).await;
+        assert!(answer.status == 200 && answer.text.ends_with("done"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_has_closed_its_side_does_not_wait_for_ever() {
+    let (routes, mut asked) = waits();
+    let bounds = Bounds { closed_time: Duration::ZERO, ..Bounds::default() };
+    let served = Served::start(bounds, |_| routes).await;
+    let request = get("/waits", "a");
+    // One that still listens is told so.
+    let mut listens = served.sends(&request).await;
+    let mut answers = asked.recv().await.unwrap();
+    listens.shutdown().await.unwrap();
+    answers.closed().await;
+    let told = answer(listens).await;
+    assert!(told.status == 503 && told.text.contains("keep the connection open"), "{told:?}");
+    // One that is gone costs nothing any more.
+    let gone = served.sends(&request).await;
+    let mut answers = asked.recv().await.unwrap();
+    drop(gone);
+    answers.closed().await;
+}
+
+/// A body that ends before its length is not waited for.
+#[tokio::test]
+async fn a_request_that_ends_in_the_middle_is_no_request() {
+    let served = Served::start(Bounds::default(), |api| router(api, &Hosts::default())).await;
+    let head = "POST /v1/projections/b/flip HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n";
+    let mut connection = served.sends(&format!("{head}Content-Length: 100\r\n\r\n{{")).await;
+    connection.shutdown().await.unwrap();
+    let answer = answer(connection).await;
+    assert!(matches!(answer.status, 0 | 400), "{answer:?}");
 }
 
 #[tokio::test]

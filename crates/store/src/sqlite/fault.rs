@@ -6,7 +6,14 @@ use crate::error::StoreError;
 use crate::sqlite::pages::Damage;
 
 /// Returns the meaning of `error`, which occurred at `place` during `tried`. `damage` is the page that it is about.
-pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Damage>) -> StoreError {
+/// `unopened` is the advice if no more files can be opened.
+pub(super) fn fault(
+    place: &str,
+    tried: &str,
+    error: &Error,
+    damage: Option<&Damage>,
+    unopened: Option<&str>,
+) -> StoreError {
     let found = error.to_string();
     let unavailable = |advice: &str| StoreError::unavailable(format!("{tried} in {place}"), format!("{found}{advice}"));
     if damage.is_some_and(|damage| damage.is_bare) {
@@ -34,7 +41,8 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
             unavailable("; another process holds its write lock, look for one that has the file open")
         }
         ErrorCode::CannotOpen => {
-            unavailable("; check that the file exists, and that this process may write to it and its folder")
+            let file = "check that the file exists, and that this process may write to it and its folder";
+            unavailable(&format!("; {}", unopened.unwrap_or(file)))
         }
         ErrorCode::ReadOnly => unavailable("; this process may not write to the file or its folder"),
         ErrorCode::ConstraintViolation
@@ -68,7 +76,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (a BLOB); PRAGMA max_page_count = 2").unwrap();
         let error = connection.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
-        let fault = fault("/views/balances/v1.1.db", "write to table t", &error, None);
+        let fault = fault("/views/balances/v1.1.db", "write to table t", &error, None, None);
         assert!(matches!(fault, StoreError::Unavailable { .. }));
         let text = fault.to_string();
         assert!(text.starts_with("cannot write to table t in /views/balances/v1.1.db: "), "{text}");

@@ -16,10 +16,13 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use twox_hash::XxHash3_64;
+
+use crate::files::no_more_files;
 
 /// The size of a page in bytes. Every view is made with pages of this size.
 pub(crate) const PAGE_BYTES: usize = 4_096;
@@ -210,6 +213,18 @@ thread_local! {
     /// The damage that the call into SQLite under way on this thread has found, and that SQLite's own error cannot
     /// express.
     static FOUND: RefCell<Option<Damage>> = const { RefCell::new(None) };
+    /// The advice about a file that could not be opened because no more files can be. SQLite does not say why.
+    static UNOPENED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes that a file could not be opened, with the error of the operating system.
+pub(super) fn unopened(error: &io::Error) {
+    UNOPENED.set(no_more_files(error));
+}
+
+/// Returns the advice about the last file that could not be opened on this thread, if no more files could be.
+pub(super) fn take_unopened() -> Option<String> {
+    UNOPENED.take()
 }
 
 pub(super) fn found(damage: Damage) {

@@ -84,7 +84,8 @@ impl Place {
     /// failure until the same use succeeds again.
     pub(crate) fn fault(&self, tried: &str, error: &Error) -> StoreError {
         let damage = is_of_page(error).then(pages::take_found).flatten();
-        let fault = fault(&self.name, tried, error, damage.as_ref());
+        let unopened = pages::take_unopened();
+        let fault = fault(&self.name, tried, error, damage.as_ref(), unopened.as_deref());
         // Damage of the view from which another one is copied is not damage of this one.
         if matches!(fault, StoreError::Corrupt { .. }) && damage.is_none_or(|damage| damage.is_of(&self.name)) {
             self.damaged(&fault);

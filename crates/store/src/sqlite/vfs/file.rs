@@ -1,6 +1,7 @@
 //! An open file, in SQLite's form, and what is known of it.
 
 use std::ffi::{CStr, OsStr, c_int};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use rusqlite::ffi;
 use super::view::{Moving, ViewFile};
 use super::wal::WalFile;
 use super::{LOOK_NAME, METHODS};
+use crate::sqlite::pages;
 
 /// An open file, in SQLite's form. The file of the real VFS follows it in memory.
 #[repr(C)]
@@ -84,7 +86,7 @@ pub(super) unsafe extern "C" fn open(
                 Kind::View(ViewFile { wal, index, moving: Moving::Nothing, kept: Vec::new(), fails: false })
             }
             ffi::SQLITE_OPEN_WAL => Kind::Wal(WalFile::of(view_of(name))),
-            _ => return open(vfs, name, file, flags, out_flags),
+            _ => return noted(open(vfs, name, file, flags, out_flags)),
         };
         // SQLite would create a missing WAL, and change the owner of an existing one. It does not do that to a file
         // that it takes for the file of a database.
@@ -92,7 +94,7 @@ pub(super) unsafe extern "C" fn open(
         let flags = if is_wal_to_look_at { ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_MAIN_DB } else { flags };
         (*file).pMethods = std::ptr::null();
         (*real(file)).pMethods = std::ptr::null();
-        let code = open(vfs, name, real(file), flags, out_flags);
+        let code = noted(open(vfs, name, real(file), flags, out_flags));
         if code != ffi::SQLITE_OK {
             // SQLite closes a file whose opening failed half way only if it has methods.
             if !(*real(file)).pMethods.is_null()
@@ -113,6 +115,14 @@ pub(super) unsafe extern "C" fn open(
         (*file).pMethods = &METHODS;
         ffi::SQLITE_OK
     }
+}
+
+/// Notes why the operating system has just refused to open a file, if it has. Returns the same code.
+pub(super) fn noted(code: c_int) -> c_int {
+    if code & 0xff == ffi::SQLITE_CANTOPEN {
+        pages::unopened(&io::Error::last_os_error());
+    }
+    code
 }
 
 /// Returns the file of the view whose WAL is being opened under `name`; null if it was not opened here.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use super::file::{Kind, kind, methods, path, real};
+use super::file::{Kind, kind, methods, noted, path, real};
 use super::io::{read_real, write_real};
 use super::locks::Locks;
 use super::steps::step;
@@ -201,7 +201,7 @@ pub(super) unsafe extern "C" fn shm_map(
     // SAFETY: SQLite gives an open file and a place for the answer.
     unsafe {
         let Some(map) = methods(file).xShmMap else { return ffi::SQLITE_IOERR_SHMMAP };
-        let code = map(real(file), region, size, extend, into);
+        let code = noted(map(real(file), region, size, extend, into));
         if let Kind::View(view) = kind(file)
             && code == ffi::SQLITE_OK
             && region == 0
