@@ -226,8 +226,7 @@ fn version_status(
         _ if age.is_some() => Pacing::default(),
         _ => {
             let trail = versions.trails.look(&id, &tokens, reached, head);
-            let batch = open.as_ref().and_then(|open| open.progress.borrow().batch);
-            let busy = batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
+            let busy = open.as_ref().and_then(|open| open.progress.borrow().busy());
             // The progress of a replay does not explain a pause.
             let is_rest = |reason: &&WaitingOn| !matches!(reason, WaitingOn::Replay { .. });
             let waiting_on: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).filter(is_rest).cloned().collect();

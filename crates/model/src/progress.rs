@@ -391,7 +391,7 @@ mod tests {
         let told =
             |waiting_on: &[WaitingOn], busy| stalled(Duration::from_secs(12), waiting_on, busy).unwrap().to_string();
         assert_eq!(told(&reasons, Some(busy.clone())), "no progress for 12 s, it waits on the store: the disk is full");
-        let text = "no progress for 12 s, it waits on the handler, which has been busy with the batch after position 5 for 12 s";
+        let text = "no progress for 12 s, it waits on the handler or the store: the batch after position 5 has taken 12 s so far";
         assert_eq!(told(&[], Some(busy)), text);
         assert_eq!(
             told(&[], None),

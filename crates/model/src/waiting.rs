@@ -272,7 +272,7 @@ reasons! { f:
         since as "since_ms": Duration,
     } => {
         let (after, since) = (grouped(after.get()), span(*since));
-        write!(f, "the handler, which has been busy with the batch after position {after} for {since}")
+        write!(f, "the handler or the store: the batch after position {after} has taken {since} so far")
         },
 
     /// The view of another version is being copied into it.

@@ -69,7 +69,7 @@ fn here(versions: &Versions, id: &ViewId) -> Here {
         carried: versions.code_of(id).is_some(),
         capable: versions.cluster.has_capable(id),
         drives: versions.cluster.drives(id),
-        waits: running.map(|(open, _)| !open.progress.borrow().waiting_on.is_empty()),
+        waits: running.map(|(open, _)| open.progress.borrow().reasons().next().is_some()),
         live_queries: running.is_some_and(|(_, carried)| verify::are_wanted(carried)),
         published: versions.notes.published(&id.projection),
     }

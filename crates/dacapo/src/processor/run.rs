@@ -210,9 +210,16 @@ impl<'a, S: Sink> Run<'a, S> {
         orders
     }
 
+    /// Records that a commit has succeeded which brings the version on.
+    pub(super) fn moves_on(&mut self) {
+        self.has_moved = true;
+        self.assignment.report_recovery();
+    }
+
     /// Waits for other orders or for the stop while the version is paused.
     async fn stay_paused(&mut self) -> Next {
         self.throttle.begin(false);
+        self.assignment.report_recovery();
         self.report();
         let mut stop = self.assignment.inbox.stop.clone();
         let due = self.claims.due_in(self.assignment.claims.0.me());
@@ -229,6 +236,10 @@ impl<'a, S: Sink> Run<'a, S> {
     /// Waits for the head, for the next try, for orders or wishes, or for the stop.
     pub(super) async fn wait(&mut self) -> Next {
         self.throttle.begin(false);
+        // There is nothing to commit. A cap only postpones it.
+        if self.bounds.cap.is_none() {
+            self.assignment.report_recovery();
+        }
         self.report();
         let mut stop = self.assignment.inbox.stop.clone();
         // A change counts as seen if the step has looked at it, not if it ended the wait.

@@ -198,7 +198,7 @@ impl OpenVersion {
             }
             WaitingOn::Busy { position: busied.position, time: busied.time }
         });
-        busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
+        busy.into_iter().chain(self.progress.borrow().reasons().cloned()).collect()
     }
 
     /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice has the
