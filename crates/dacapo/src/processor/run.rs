@@ -74,6 +74,11 @@ impl<'a, S: Sink> Run<'a, S> {
         assignment.see(&seen);
         let (tokens, claims) = assignment.claim(&mut sink, &seen).await?;
         assignment.progress.send_modify(|progress| progress.claimed(&tokens));
+        // The events that get the positions which such a token covers already would be skipped (I-3).
+        let furthest = tokens.iter().map(|token| token.position).max().unwrap_or_default();
+        if furthest > *assignment.journal.head().borrow() {
+            drop(sink.mark(&*assignment.journal, furthest).await?);
+        }
         let mut refusals = Refusals::new(sink.begin(&tokens).await?, assignment.options.retry);
         if try_now {
             refusals.try_now(assignment.clock.now());

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dacapo_model::{
-    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, grouped, limits, replay,
+    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, grouped, limits,
+    replay,
 };
 use tokio::time::Instant;
 

@@ -429,7 +429,8 @@ async fn a_failure_of_the_store_stays_the_reason_until_a_commit_has_succeeded() 
     stage.until_covered().await;
     running.stop().await;
     stage.check();
-    let failed = WaitingOn::Store { error: "cannot write the view: cannot write the rows: somebody holds a lock".to_owned() };
+    let failed =
+        WaitingOn::Store { error: "cannot write the view: cannot write the rows: somebody holds a lock".to_owned() };
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen[0].0, []);
     seen[1..4].iter().for_each(|(reasons, _)| assert_eq!(*reasons, [failed.clone()]));
@@ -450,4 +451,18 @@ async fn a_version_that_is_paused_does_not_wait_for_the_store() {
     stage.commands.order(Orders { paused: true, ..still() });
     stage.until("it waits for nothing else", |progress| progress.reasons().next().is_none()).await;
     running.stop().await;
+}
+
+// I-3: the events that get those positions later would be skipped.
+#[tokio::test]
+async fn nothing_is_applied_from_a_token_beyond_the_end_of_the_journal() {
+    let mut stage = Stage::new().await;
+    stage.append(5).await;
+    stage.set_position(|token| token.position = Position::new(300));
+    let Running { ended, stop: _stop } = stage.start();
+    let ended = tokio::time::timeout(long(), ended).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Ended::Parted), "{ended:?}");
+    let parted = |reason: &WaitingOn| matches!(reason, WaitingOn::Parted { .. });
+    assert!(stage.progress.borrow().reasons().any(parted), "{:?}", *stage.progress.borrow());
+    assert_eq!(stage.shelf.lasting().taken, 0);
 }
