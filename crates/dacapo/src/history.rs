@@ -134,6 +134,7 @@ async fn is_same(journal: &dyn Journal, mark: &Mark) -> Result<bool, StoreError>
 pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
     match error {
         StoreError::Parted(parted) => WaitingOn::Parted { parted: *parted },
+        StoreError::JournalParted(parted) => WaitingOn::JournalParted { parted: *parted },
         error @ StoreError::Corrupt { .. } => WaitingOn::Damaged { error: error.to_string() },
         error => WaitingOn::Store { error: error.to_string() },
     }

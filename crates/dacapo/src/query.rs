@@ -121,7 +121,7 @@ pub(crate) async fn open(
     let found = tokio::time::timeout(within, async {
         loop {
             if let Health::Parted(parted) = versions.journal.health() {
-                return Err(StoreError::Parted(parted).into());
+                return Err(StoreError::JournalParted(parted).into());
             }
             let (version, carried) = serving(versions, projection).await?;
             if !covered(versions, &version, needed()).await {
