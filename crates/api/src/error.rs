@@ -227,7 +227,7 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("not_restored").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()
             }
-            CatalogRefused::NotVerified { view } => {
+            CatalogRefused::NotVerified { view, .. } => {
                 let problem = refused("not_verified").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()
             }

@@ -83,8 +83,19 @@ fn is_stuck(version: &VersionStatus) -> bool {
 }
 
 /// The reasons that do not pass by themselves.
-const STAY: &[&str] =
-    &["paused", "letters", "acts", "code", "verdict", "beyond_head", "parted", "damaged", "unowned", "rows"];
+const STAY: &[&str] = &[
+    "paused",
+    "letters",
+    "acts",
+    "code",
+    "verdict",
+    "beyond_head",
+    "parted",
+    "journal_parted",
+    "damaged",
+    "unowned",
+    "rows",
+];
 /// The reasons that need an operator after a number of tries.
 const TRIED: &[&str] = &["handler", "seed", "reset", "effect"];
 /// The reasons about which a node that carries the code decides, in `needs_somebody`. It knows the number of tries, and
@@ -160,6 +171,7 @@ mod tests {
             waits("handler", 10),
             waits("verdict", 0),
             waits("parted", 0),
+            waits("journal_parted", 0),
             waits("damaged", 0),
             waits("rows", 0),
             r#","stall":{"seconds":9.0,"text":"t","waiting_on":[{"kind":"store","text":"t"}]}"#.into(),

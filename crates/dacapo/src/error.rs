@@ -385,7 +385,7 @@ fn of_append(refused: &AppendRefused) -> ErrorKind {
 fn of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Unavailable { .. } | StoreError::Owned { .. } => ErrorKind::Unavailable,
-        StoreError::Corrupt { .. } | StoreError::Parted(_) => ErrorKind::Corrupt,
+        StoreError::Corrupt { .. } | StoreError::Parted(_) | StoreError::JournalParted(_) => ErrorKind::Corrupt,
         StoreError::Invalid(_) => ErrorKind::Invalid,
         StoreError::BeyondHead { .. } | StoreError::BeyondStream { .. } => ErrorKind::Refused,
         // The store did not do it, and gives no more details.

@@ -166,7 +166,9 @@ impl Drive<'_> {
         // A closed version stays closed while the flip relies on it.
         let mut _opening = None;
         let from = match (&self.from, from) {
-            (Some(_), _) => Some(From::Open(&from_tokens)),
+            (Some(from), _) => {
+                Some(From::Open { tokens: &from_tokens, shown_before: self.versions.shown_before(&from.id) })
+            }
             (None, None) => None,
             (None, Some(version)) => {
                 _opening = Some(self.versions.opening.lock().await);

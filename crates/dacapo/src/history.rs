@@ -28,17 +28,71 @@ pub(crate) async fn check(journal: &dyn Journal, view: &dyn View) -> Result<Opti
     Ok(Some(history))
 }
 
+/// Returns the difference between the histories of a view whose tokens are beyond the end of the journal and the
+/// journal; `None` if the journal reaches as far as the view. The journal itself is asked, not only the head that is
+/// known here: the known head of a shared journal may lag what another node has appended and a third one has applied.
+///
+/// # Errors
+/// [`StoreError`] if either cannot be read.
+pub(crate) async fn beyond(journal: &dyn Journal, view: &dyn View) -> Result<Option<Beyond>, StoreError> {
+    let tokens = view.tokens().await?;
+    let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
+    let furthest = marks.max().unwrap_or_default();
+    if furthest <= *journal.head().borrow() {
+        return Ok(None);
+    }
+    let head = match journal.mark(furthest).await {
+        Err(StoreError::BeyondHead { head, .. }) => head,
+        reached => return reached.map(|_| None),
+    };
+    match check(journal, view).await {
+        Ok(history) => {
+            let last = history.and_then(|history| history.marks.last().map(|mark| mark.position));
+            Ok(Some(Beyond { same_through: last.unwrap_or_default(), differs_at: head.next() }))
+        }
+        // The marks show more.
+        Err(StoreError::Parted(Parted::History { same_through, differs_at })) => {
+            Ok(Some(Beyond { same_through, differs_at }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The tokens of a view are beyond the end of its journal, so it was made from a history that does not exist any more.
+/// The events that get those positions later would be missing in it (I-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beyond {
+    /// The last position up to which the histories agree, as far as marks show it.
+    pub(crate) same_through: Position,
+    /// The position after the end of the journal.
+    pub(crate) differs_at: Position,
+}
+
+impl Beyond {
+    pub(crate) fn parted(self) -> StoreError {
+        let Self { same_through, differs_at } = self;
+        StoreError::Parted(Parted::History { same_through, differs_at })
+    }
+}
+
 /// Returns the mark for a commit whose tokens reach `through`.
 ///
 /// # Errors
-/// As [`check`].
+/// As [`check`]. [`StoreError::Parted`] also if the view is beyond the end of the journal.
 pub(crate) async fn next_mark(
     journal: &dyn Journal,
     view: &dyn View,
     through: Position,
 ) -> Result<Option<NewMark>, StoreError> {
     // The mark is read first. Then the check shows whether it belongs to the known history.
-    let mark = journal.mark(through).await?;
+    let mark = match journal.mark(through).await {
+        Err(error @ StoreError::BeyondHead { .. }) => {
+            // If its marks show more, that is reported.
+            check(journal, view).await?;
+            return Err(beyond(journal, view).await?.map_or(error, Beyond::parted));
+        }
+        mark => mark?,
+    };
     let kept = check(journal, view).await?.map(|history| history.marks).unwrap_or_default();
     if mark.position == Position::START || kept.iter().any(|kept| kept.position == mark.position) {
         return Ok(None);
@@ -80,6 +134,7 @@ async fn is_same(journal: &dyn Journal, mark: &Mark) -> Result<bool, StoreError>
 pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
     match error {
         StoreError::Parted(parted) => WaitingOn::Parted { parted: *parted },
+        StoreError::JournalParted(parted) => WaitingOn::JournalParted { parted: *parted },
         error @ StoreError::Corrupt { .. } => WaitingOn::Damaged { error: error.to_string() },
         error => WaitingOn::Store { error: error.to_string() },
     }

@@ -30,6 +30,9 @@ pub(crate) const CONDUCTOR_LOOK_BUILDING: Duration = Duration::from_millis(50);
 pub(crate) const CONDUCTOR_LOOK: Duration = Duration::from_millis(500);
 /// Pause before SQL from outside is pointed again to the version that serves. No flip waits for that.
 pub(crate) const PUBLISH_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks whether SQL from outside still finds the version that serves: somebody may drop its names.
+/// People notice that with their next query, and a look is one small query.
+pub(crate) const PUBLISHED_LOOK: Duration = Duration::from_secs(10);
 /// First pause before a version that was closed because its view is damaged is opened again. A fault of the moment is
 /// over by then.
 pub(crate) const REOPEN_PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -220,6 +223,10 @@ const _: () = assert!(
 const _: () = assert!(
     CONDUCTOR_LOOK.as_millis() <= HOLD_TIME_MAX.as_millis(),
     "a hold that a dead process left is lifted within the time of another one, once its flip is over"
+);
+const _: () = assert!(
+    PUBLISH_RETRY_PAUSE.as_millis() < PUBLISHED_LOOK.as_millis(),
+    "a publication that failed is tried again sooner than one that stands is looked at"
 );
 const _: () = assert!(
     CONDUCTOR_LOOK_BUILDING.as_millis() < CONDUCTOR_LOOK.as_millis(),

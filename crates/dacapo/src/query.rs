@@ -114,13 +114,14 @@ pub(crate) async fn open(
     // A flip raises the floor.
     let needed = || {
         let catalog = versions.catalog.current();
-        let floor = catalog.projections.get(projection).map_or(versions.floor, |state| versions.floor_of(state));
+        let floor =
+            catalog.projections.get(projection).map_or(versions.floor, |state| versions.floor_of(projection, state));
         after.max(floor).max(answered)
     };
     let found = tokio::time::timeout(within, async {
         loop {
             if let Health::Parted(parted) = versions.journal.health() {
-                return Err(StoreError::Parted(parted).into());
+                return Err(StoreError::JournalParted(parted).into());
             }
             let (version, carried) = serving(versions, projection).await?;
             if !covered(versions, &version, needed()).await {
@@ -187,7 +188,8 @@ async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Ar
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            if let Some(open) = versions.open_version(&id).filter(|open| open.carried.is_some()) {
+            let answers = |open: &Arc<OpenVersion>| open.carried.is_some() && !open.has_parted();
+            if let Some(open) = versions.open_version(&id).filter(answers) {
                 return Ok((open, code.clone()));
             }
         } else if !carried.iter().any(|code| code.code.projection == *projection) {

@@ -17,7 +17,7 @@ use futures::future::join_all;
 
 pub use crate::times::ClockBehind;
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
-pub use dacapo_model::{Member, MemberId, Segment, Token, WaitingOn};
+pub use dacapo_model::{Member, MemberId, Parted, Segment, Token, WaitingOn};
 
 use crate::subscribe::SubscriberStatus;
 use crate::versions::{Facts, Known, Versions};
@@ -128,9 +128,6 @@ impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.projection, &self.reason) {
             (Some(projection), reason) => write!(f, "{projection}: {reason}"),
-            (None, WaitingOn::Parted { parted }) => {
-                write!(f, "the right journal, or a restart of every node to continue with the present one: {parted}")
-            }
             (None, reason) => reason.fmt(f),
         }
     }
@@ -186,7 +183,7 @@ pub(crate) fn not_ready(versions: &Versions) -> Vec<NotReady> {
         Health::Well => None,
         Health::Failing(error) => Some(WaitingOn::Store { error }),
         Health::Damaged(error) => Some(WaitingOn::Damaged { error }),
-        Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
+        Health::Parted(parted) => Some(WaitingOn::JournalParted { parted }),
     };
     reasons.extend(fails.map(|reason| NotReady { projection: None, reason }));
     let catalog = versions.catalog.current();
@@ -226,8 +223,7 @@ fn version_status(
         _ if age.is_some() => Pacing::default(),
         _ => {
             let trail = versions.trails.look(&id, &tokens, reached, head);
-            let batch = open.as_ref().and_then(|open| open.progress.borrow().batch);
-            let busy = batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
+            let busy = open.as_ref().and_then(|open| open.progress.borrow().busy());
             // The progress of a replay does not explain a pause.
             let is_rest = |reason: &&WaitingOn| !matches!(reason, WaitingOn::Replay { .. });
             let waiting_on: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).filter(is_rest).cloned().collect();

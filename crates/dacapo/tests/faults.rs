@@ -15,6 +15,8 @@ mod flips;
 mod history;
 #[path = "faults/look.rs"]
 mod look;
+#[path = "common/lost_view.rs"]
+mod lost_view;
 #[path = "faults/setup.rs"]
 mod setup;
 #[path = "faults/status.rs"]

@@ -26,8 +26,13 @@ use crate::waiting::WaitingOn;
 /// The version that serves while the flip is under way.
 #[derive(Clone, Copy, Debug)]
 pub enum From<'a> {
-    /// Its view is open, with these tokens as stored.
-    Open(&'a [Token]),
+    /// Its view is open.
+    Open {
+        /// Its tokens as stored.
+        tokens: &'a [Token],
+        /// An upper bound of what it showed before its view was made again, as far as is known. It covers less since.
+        shown_before: Position,
+    },
     /// Its view is open nowhere and will not be opened while the flip is decided, so it shows nothing.
     Closed {
         /// An upper bound of everything that it showed before.
@@ -102,7 +107,7 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
 #[expect(clippy::expect_used, reason = "a version has segments")]
 fn evidence(facts: &FlipFacts<'_>) -> Gate {
     let (from, shown_before) = match facts.from {
-        Some(From::Open(tokens)) => (tokens, Position::START),
+        Some(From::Open { tokens, shown_before }) => (tokens, shown_before),
         Some(From::Closed { shown }) => (&[][..], shown),
         None => (&[][..], Position::START),
     };
@@ -117,7 +122,7 @@ fn evidence(facts: &FlipFacts<'_>) -> Gate {
         Ok(tokens) => *tokens,
         Err(reason) => return missing(vec![reason.clone()]),
     };
-    let shown = from.iter().map(Token::shown).max().unwrap_or(shown_before);
+    let shown = from.iter().map(Token::shown).fold(shown_before, Position::max);
     if !from.iter().all(held) {
         // A hold that could not end within its budget would only disturb readers.
         let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
@@ -168,7 +173,7 @@ mod tests {
             requested,
             hold,
             held: Duration::ZERO,
-            from: Some(From::Open(from)),
+            from: Some(From::Open { tokens: from, shown_before: Position::START }),
             to: B,
             to_tokens: Ok(to),
             to_verified: Ok(()),
@@ -221,6 +226,16 @@ mod tests {
         let free = tokens(&[12], None);
         let unheld = FlipFacts { held: limits::HOLD_TIME_MAX, ..facts(&free, &short) };
         assert_ne!(gate(&unheld), Gate::Postpone, "there is no hold");
+    }
+
+    // I-6, I-7
+    #[test]
+    fn what_was_shown_before_a_view_was_made_again_must_be_covered() {
+        let (from, to) = (tokens(&[0, 0], Some(15)), tokens(&[12, 12], None));
+        let made_again = |shown| Some(From::Open { tokens: &from, shown_before: Position::new(shown) });
+        let flips = Gate::Flip { covers: Position::new(12) };
+        assert_eq!(gate(&FlipFacts { from: made_again(12), ..facts(&from, &to) }), flips);
+        assert!(matches!(gate(&FlipFacts { from: made_again(13), ..facts(&from, &to) }), Gate::Held(_)));
     }
 
     #[test]

@@ -92,6 +92,25 @@ impl fmt::Display for Parted {
     }
 }
 
+impl Parted {
+    /// Returns it in words about a journal that was replaced under a running node, which has read the one before.
+    pub fn of_journal(&self) -> String {
+        match self {
+            Self::Journal { made_from, found } => {
+                format!("this node has read the journal {made_from}, but now it finds the journal {found}")
+            }
+            Self::History { same_through, differs_at } if same_through.get() + 1 == differs_at.get() => format!(
+                "the journal has another history now than the one that this node has read: they differ from position \
+                 {differs_at} on"
+            ),
+            Self::History { same_through, differs_at } => format!(
+                "the journal has another history now than the one that this node has read: they are the same through \
+                 position {same_through}, and differ at position {differs_at} at the latest"
+            ),
+        }
+    }
+}
+
 /// Returns the marks at these positions, in order, that may be forgotten once there is one at `newest`. Of the marks
 /// whose distances from there have the same number of bits, the first and the last stay. So a few marks show where
 /// histories part nearly as well as all would.

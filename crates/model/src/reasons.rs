@@ -40,7 +40,8 @@ pub struct VersionFacts<'a> {
     pub projection: &'a ProjectionState,
     /// The end of the journal.
     pub head: Position,
-    /// The end of the journal when this node started. Below it the version answers nobody.
+    /// The position below which the version answers nobody: the end of the journal when this node started or closed its
+    /// view, or the evidence of the last flip.
     pub floor: Position,
     /// Its tokens; empty if they are not known.
     pub tokens: &'a [Token],
@@ -143,7 +144,8 @@ impl VersionFacts<'_> {
 
     /// Returns the reasons that keep readers of a serving version from their answers; empty if there are none.
     pub fn not_ready(&self) -> Vec<WaitingOn> {
-        let is_failing = |reason: &WaitingOn| reason.is_damage() || matches!(reason, WaitingOn::Store { .. });
+        let stops = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Parted { .. });
+        let is_failing = |reason: &WaitingOn| reason.is_damage() || stops(reason);
         let fails = self.damaged.is_some() || self.failing.is_some() || self.told.iter().any(is_failing);
         let is_open = self.carried && self.open && !self.tokens.is_empty();
         // The replay in place explains why segments went back.

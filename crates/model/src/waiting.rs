@@ -314,7 +314,13 @@ reasons! { f:
     /// No processor applies its events at the moment.
     Processor "processor" => write!(f, "its processor, which has not begun or has ended"),
 
-    /// A view, or the state of the node, does not belong to the journal beside which it is found.
+    /// The journal is not the one, or does not have the history, that this node has read. The node must be restarted.
+    JournalParted "journal_parted" {
+        /// The evidence: `made_from` and `found`, or `same_through` and `differs_at`.
+        parted as "parted": Parted,
+    } => write!(f, "a restart of every node, once it is decided which journal is right: {}", parted.of_journal()),
+
+    /// A view does not belong to the journal beside which it is found.
     Parted "parted" {
         /// The evidence: `made_from` and `found`, or `same_through` and `differs_at`.
         parted as "parted": Parted,
@@ -418,7 +424,8 @@ impl WaitingOn {
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
-            Self::BeyondHead { .. } | Self::Parted { .. } | Self::Damaged { .. } | Self::Acts { .. } => true,
+            Self::BeyondHead { .. } | Self::Parted { .. } | Self::JournalParted { .. } => true,
+            Self::Damaged { .. } | Self::Acts { .. } => true,
             Self::Reads { unlike, .. } => !matches!(unlike, CodeMismatch::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
                 *attempts >= retry.attempts

@@ -41,7 +41,7 @@ pub struct Here {
     pub waits: Option<bool>,
     /// True if its code wants live queries.
     pub live_queries: bool,
-    /// The last flip of its projection that SQL from outside sees, as far as this node knows.
+    /// The last flip of its projection that SQL from outside sees, if this node has looked a moment ago.
     pub published: Option<Position>,
 }
 

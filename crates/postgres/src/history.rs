@@ -81,7 +81,7 @@ impl History {
 
     /// Refuses once the history is not the one in the database.
     pub(crate) fn holds(&self) -> Result<(), StoreError> {
-        self.parted().map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
+        self.parted().map_or(Ok(()), |parted| Err(StoreError::JournalParted(parted)))
     }
 
     /// Tells when the history turns out not to be the one in the database.
@@ -89,7 +89,7 @@ impl History {
     pub(crate) async fn ended(&self) -> StoreError {
         let mut lost = self.lost.subscribe();
         let found = *lost.wait_for(Option::is_some).await.expect("the sender is in this value");
-        StoreError::Parted(found.expect("it was waited for"))
+        StoreError::JournalParted(found.expect("it was waited for"))
     }
 
     /// Checks whether the database of a connection has the history that is known, events through `seen` included.

@@ -179,7 +179,7 @@ impl Pool {
     /// Returns a connection to the server that takes writes.
     ///
     /// # Errors
-    /// [`StoreError::Parted`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
+    /// [`StoreError::JournalParted`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
     /// setting cannot be had, [`StoreError::Unavailable`] where there is no connection in time.
     pub(crate) async fn acquire(&self, tried: &str) -> Result<PoolConnection<Postgres>, StoreError> {
         let history = self.servers.history();

@@ -6,8 +6,12 @@ mod common;
 mod copies;
 #[path = "cluster/damage.rs"]
 mod damage;
+#[path = "cluster/gone.rs"]
+mod gone;
 #[path = "cluster/lost.rs"]
 mod lost;
+#[path = "../../dacapo/tests/common/lost_view.rs"]
+mod lost_view;
 #[path = "cluster/parted.rs"]
 mod parted;
 #[path = "cluster/scrub.rs"]

@@ -237,10 +237,10 @@ async fn a_journal_that_went_back_takes_nothing_more() {
     server.run(name_of(&url), "DELETE FROM dacapo.events WHERE position > 3").await;
     let error = journal.append(append("b-1", ExpectedRevision::Any, [6])).await.unwrap_err();
     let parted = Parted::History { same_through: Position::START, differs_at: Position::new(4) };
-    assert!(matches!(error, AppendError::Store(StoreError::Parted(found)) if found == parted), "{error:?}");
+    assert!(matches!(error, AppendError::Store(StoreError::JournalParted(found)) if found == parted), "{error:?}");
     // Nor gives it anything: a view would take the events that come in their place for known.
     let error = journal.read(Position::new(1), &Filter::everything(), Limit::events(1)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Parted(found) if found == parted), "{error:?}");
+    assert!(matches!(error, StoreError::JournalParted(found) if found == parted), "{error:?}");
     // A node that never saw them continues from there.
     let journal = node(&url, 2).await;
     assert_eq!(journal.append(append("b-1", ExpectedRevision::Any, [6])).await.unwrap().position, Position::new(4));

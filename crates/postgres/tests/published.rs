@@ -333,3 +333,47 @@ async fn projections_whose_schemas_would_have_one_name_are_refused() {
     assert!(!refused(&[notes, odd], &[]), "they are there already");
     world.views.check_names(&[notes], &[one, other]).unwrap();
 }
+
+#[tokio::test]
+async fn names_that_somebody_dropped_or_replaced_are_made_again() {
+    let world = World::new().await;
+    world.view(1, &[NOTES, TAGS], 3).await;
+    world.views.publish(&id(1), at(2)).await.unwrap();
+    let all = ["_dacapo_serving", "notes", "tags"];
+    let others = "DROP VIEW dacapo_notes.tags; CREATE VIEW dacapo_notes.tags AS SELECT 'x' AS tag;
+                  COMMENT ON VIEW dacapo_notes.tags IS ";
+    let mark = "SELECT obj_description('dacapo_notes.notes'::regclass, 'pg_class')";
+    let mark: String = sqlx::query_scalar(mark).fetch_one(&mut world.raw().await).await.unwrap();
+    let others = format!("{others} '{mark}'");
+    for gone in ["DROP VIEW dacapo_notes.notes", "DROP SCHEMA dacapo_notes CASCADE", &others] {
+        world.run(gone).await;
+        world.views.publish(&id(1), at(2)).await.unwrap();
+        assert_eq!(world.shown().await, ("v1.1".into(), 3), "{gone}");
+        assert_eq!(world.names().await, all, "{gone}");
+        assert_eq!(count(&mut world.raw().await, "SELECT count(*) FROM dacapo_notes.tags").await, 0, "{gone}");
+    }
+    // Names of somebody else are left alone, and that is told.
+    world.run("DROP VIEW dacapo_notes.notes; CREATE TABLE dacapo_notes.notes (mine bigint)").await;
+    let why = unavailable(world.views.publish(&id(1), at(2)).await);
+    assert!(why.contains("dacapo_notes.notes is there and is not a view that"), "{why}");
+    // They do not go back to a version that serves no more.
+    world.view(2, &[TAGS], 3).await;
+    world.views.publish(&id(2), at(5)).await.unwrap();
+    world.run("DROP VIEW dacapo_notes.tags").await;
+    world.views.publish(&id(1), at(2)).await.unwrap();
+    assert_eq!(world.names().await, ["_dacapo_serving", "notes"], "nobody but the driver of version 2 makes them");
+    world.views.publish(&id(2), at(5)).await.unwrap();
+    assert_eq!(world.names().await, all, "the table of somebody else stays");
+}
+
+// What stands is only looked at.
+#[tokio::test]
+async fn names_that_are_there_are_looked_at_without_a_lock() {
+    let world = World::new().await;
+    world.view(1, &[NOTES], 1).await;
+    world.views.publish(&id(1), at(1)).await.unwrap();
+    let mut other = world.raw().await;
+    let lock = "BEGIN; SELECT FROM dacapo.published FOR UPDATE; LOCK TABLE dacapo_notes_v1_1._dacapo_tokens";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    world.views.publish(&id(1), at(1)).await.unwrap();
+}

@@ -33,9 +33,13 @@ pub enum StoreError {
     /// The request itself can never succeed, such as SQL with an error in it.
     #[error("{0}")]
     Invalid(String),
-    /// A view, or the state of a node, does not belong to the journal beside which it is found.
+    /// A view does not belong to the journal beside which it is found.
     #[error("{0}: put the right journal back, or build the view again (`rebuild`) from this one")]
     Parted(Parted),
+    /// The journal was replaced under the node: it is not the one, or does not have the history, that the node has read.
+    /// Every call fails until the node is restarted.
+    #[error("{}: decide which journal is right, put it back if it is the other one, and restart every node", .0.of_journal())]
+    JournalParted(Parted),
     /// A reader has seen a position that is not in the journal. The event that gets that position later will be
     /// another one than the reader has seen, so nothing may be read after it.
     #[error(

@@ -178,7 +178,7 @@ impl From<&StoreError> for Health {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
-            StoreError::Parted(parted) => Self::Parted(*parted),
+            StoreError::JournalParted(parted) => Self::Parted(*parted),
             error => Self::Failing(error.to_string()),
         }
     }
@@ -189,7 +189,7 @@ impl From<&StoreError> for Health {
 ///
 /// Its users rely on a history that only grows. A database that fails over can replace the history while it is open.
 /// Such a store notices this before it returns or accepts anything of the other history. From then on every call
-/// fails with [`StoreError::Parted`], and [`health`](Self::health) reports it.
+/// fails with [`StoreError::JournalParted`], and [`health`](Self::health) reports it.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
     /// Returns its identity, which it has from the beginning and which every copy of it keeps.

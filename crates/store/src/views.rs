@@ -134,6 +134,16 @@ pub trait Views: Send + Sync + 'static {
     /// [`StoreError`] if it exists but cannot be read.
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError>;
 
+    /// Returns true if the view of `id`, which is open, does not exist any more: somebody else dropped it or put another
+    /// one in its place. [`open`](Self::open) then makes it again, or opens the other one. A caller closes what it has
+    /// open of it before that.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that cannot be found out.
+    async fn is_gone(&self, id: &ViewId) -> Result<bool, StoreError> {
+        Ok(self.find(id).await?.is_none())
+    }
+
     /// Returns every view that exists.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use dacapo_store::{Journal, Store, StoreError};
 
 use super::retire::discard;
 use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
-use crate::history;
+use crate::history::{self, Beyond};
 use crate::versions::Versions;
 
 /// Looks for views that reach beyond the journal, before anything runs. They were made from a history that does not
@@ -33,14 +33,9 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
             }
             FoundView::MustMatch => {
                 let Ok(Some(view)) = views.find(&id).await else { continue };
-                let reaches = reaches(&*store.journal, &*view).await;
-                let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
-                tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
-                let part = CatalogCommand::Part { view: id, same_through, differs_at };
-                match Arc::clone(catalog).change(part, RequestedBy::by_plan()).await {
-                    // Another driver changed its phase meanwhile.
-                    Ok(_) | Err(CatalogError::Refused(_)) => {}
-                    Err(error) => return Err(error),
+                // A view whose marks differ shows that itself at any time.
+                if let Ok(Some(beyond)) = history::beyond(&*store.journal, &*view).await {
+                    part(catalog, &id, beyond).await?;
                 }
             }
             FoundView::IsDropped => discard(views, &current, &id).await?,
@@ -50,23 +45,37 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
     Ok(())
 }
 
-/// Checks that the journal reaches as far as the view. The journal itself is asked, not the head that is known here:
-/// the known head of a shared journal may lag what another node has appended and a third one has applied.
+/// Checks that a view is of this journal and reaches no further. If it reaches further, the catalog records that its
+/// version has parted, so that it stays so once the journal has grown past the view.
 ///
 /// # Errors
-/// [`StoreError::Parted`] if it does not; another [`StoreError`] if either cannot be read.
-pub(super) async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View) -> Result<(), StoreError> {
-    let tokens = view.tokens().await?;
-    let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
-    let head = match journal.mark(marks.max().unwrap_or_default()).await {
-        Err(StoreError::BeyondHead { head, .. }) => head,
-        reached => return reached.map(drop),
-    };
-    // If its marks show more, that is reported.
+/// [`StoreError::Parted`] if not; another error if something cannot be read, or if the catalog cannot be changed.
+pub(super) async fn fits(
+    journal: &dyn Journal,
+    catalog: &Arc<CatalogLog>,
+    id: &ViewId,
+    view: &dyn dacapo_store::View,
+) -> Result<(), CatalogError> {
     history::check(journal, view).await?;
-    let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
-    let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
-    Err(StoreError::Parted(Parted::History { same_through, differs_at: head.next() }))
+    match history::beyond(journal, view).await? {
+        None => Ok(()),
+        Some(beyond) => {
+            part(catalog, id, beyond).await?;
+            Err(beyond.parted().into())
+        }
+    }
+}
+
+/// Records that a version has parted, since its view reaches beyond the journal.
+async fn part(catalog: &Arc<CatalogLog>, id: &ViewId, beyond: Beyond) -> Result<(), CatalogError> {
+    let Beyond { same_through, differs_at } = beyond;
+    tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
+    let part = CatalogCommand::Part { view: id.clone(), same_through, differs_at };
+    match Arc::clone(catalog).change(part, RequestedBy::by_plan()).await {
+        // Another driver changed its phase meanwhile.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks that a view is of this journal.

@@ -59,7 +59,7 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
             done = AssertUnwindSafe(reconcile(&versions, &mut tasks)).catch_unwind() => match done {
                 // Once the history has parted, nothing is done any more.
                 Ok(Ok(())) => versions.notes.set_stuck(match versions.journal.health() {
-                    Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
+                    Health::Parted(parted) => Some(WaitingOn::JournalParted { parted }),
                     Health::Well | Health::Failing(_) | Health::Damaged(_) => None,
                 }),
                 Ok(Err(error)) => {
@@ -93,7 +93,7 @@ async fn reconcile(versions: &Arc<Versions>, tasks: &mut Tasks) -> Result<(), Ca
         // The catalog belongs to a history that is gone.
         for open in versions.open_versions() {
             stop(versions, &open.id).await;
-            versions.notes.set_trouble(&open.id, Some(WaitingOn::Parted { parted }));
+            versions.notes.set_trouble(&open.id, Some(WaitingOn::JournalParted { parted }));
         }
         return Ok(());
     }

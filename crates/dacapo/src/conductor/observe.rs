@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dacapo_model::views::{Consequences, ViewFault, consequences};
-use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, covered};
+use dacapo_model::{CatalogCommand, Parted, Phase, Position, Token, VersionState, ViewId, WaitingOn, covered};
 use dacapo_store::StoreError;
 
-use super::belongs::unbegun;
+use super::belongs::{fits, unbegun};
 use super::retire::{clean_up, close, stop};
 use super::start::open;
 use super::strays::{lift_stray, uncap_stray};
@@ -77,6 +77,12 @@ async fn shut(
         versions.notes.set_resting(id, fault.clone());
     }
     if closes {
+        if let Some(StoreError::Parted(Parted::History { differs_at, .. })) = fault
+            && versions.open_version(id).is_some()
+            && versions.catalog.current().serving(&id.projection) == Some(id.version)
+        {
+            versions.takes_back(&id.projection, *differs_at);
+        }
         close(versions, id).await;
     }
     if attended.is_ok() {
@@ -127,6 +133,23 @@ struct Found {
     speaking: bool,
 }
 
+/// Compares the open view of a version with the store and the journal, if that was not done a moment ago. A version whose
+/// view is gone is closed, and opened again as at a start.
+async fn compare(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogError> {
+    let Some(version) = versions.open_version(id) else { return Ok(()) };
+    if version.is_compared().await {
+        return Ok(());
+    }
+    if versions.views.is_gone(id).await? {
+        tracing::warn!(view = %id, "its view is gone: the version is closed, and opened again as at a start");
+        close(versions, id).await;
+        return Ok(());
+    }
+    fits(&*versions.journal, &versions.catalog, id, &*version.view).await?;
+    version.compared().await;
+    Ok(())
+}
+
 /// Does for one version what its phase requires, and returns the facts about its view if it is open.
 async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
@@ -137,9 +160,9 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
             if let Some(damage) = versions.notes.resting(id) {
                 return Err(damage.into());
             }
+            compare(versions, id).await?;
             open(versions, id, state).await?;
             let Some(version) = versions.open_version(id) else { return Ok(None) };
-            version.compare(&*versions.journal).await?;
             version.commands.order(Orders::of(state));
             // This look from time to time detects and logs a handler that does not return.
             drop(version.told());

@@ -6,7 +6,8 @@ use dacapo_model::{Phase, Token, VersionState, ViewId, copy};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 
-use super::belongs::{belongs, reaches, unbegun};
+use super::belongs::{belongs, fits, unbegun};
+use crate::catalog::CatalogError;
 use crate::code::{SeedFrom, VersionCode, check};
 use crate::effects::Delivery;
 use crate::history;
@@ -29,7 +30,9 @@ async fn look_at(versions: &Versions, id: &ViewId, state: &VersionState) -> Resu
     let Some(view) = versions.views.find(id).await?.filter(|_| is_open) else { return Ok(()) };
     if state.phase.applies() {
         belongs(&*versions.journal, &*view, state).await?;
-        reaches(&*versions.journal, &*view).await?;
+        if let Some(beyond) = history::beyond(&*versions.journal, &*view).await? {
+            return Err(beyond.parted());
+        }
     }
     let version = OpenVersion::still(id.clone(), view, None, Orders::of(state));
     version.tokens().await?;
@@ -69,7 +72,7 @@ async fn tell_of_lost(
 }
 
 /// Opens the version, and runs its processor if the code is here.
-pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
+pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<(), CatalogError> {
     let carried = versions.code_of(id);
     let mut is_corrected = false;
     if let Some(open) = versions.open_version(id) {
@@ -90,7 +93,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
             if !versions.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return Ok(());
             }
-            history::check(&*versions.journal, &*view).await?;
+            fits(&*versions.journal, &versions.catalog, id, &*view).await?;
             // A view that lacks a token is not opened only to be closed again.
             view.tokens().await?;
             tell_of_lost(versions, id, state, &carried, &*view).await?;
@@ -99,7 +102,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
         }
         None => match versions.views.find(id).await? {
             Some(view) => {
-                history::check(&*versions.journal, &*view).await?;
+                fits(&*versions.journal, &versions.catalog, id, &*view).await?;
                 view.tokens().await?;
                 OpenVersion::still(id.clone(), view, None, Orders::of(state))
             }

@@ -69,19 +69,25 @@ fn here(versions: &Versions, id: &ViewId) -> Here {
         carried: versions.code_of(id).is_some(),
         capable: versions.cluster.has_capable(id),
         drives: versions.cluster.drives(id),
-        waits: running.map(|(open, _)| !open.progress.borrow().waiting_on.is_empty()),
+        waits: running.map(|(open, _)| open.progress.borrow().reasons().next().is_some()),
         live_queries: running.is_some_and(|(_, carried)| verify::are_wanted(carried)),
         published: versions.notes.published(&id.projection),
     }
 }
 
 /// Lets SQL from outside find the version that serves since the last flip. After a failure it pauses, and the next round
-/// retries.
+/// retries. A view that is made again is not shown before readers would be answered from it (I-7).
 async fn publish(versions: Arc<Versions>, projection: ProjectionName) {
     let catalog = versions.catalog.current();
     let last = catalog.projections.get(&projection).and_then(|state| state.served.last().copied());
     let Some((flip, version)) = last else { return };
     let serving = ViewId { projection, version };
+    let open = versions.open_version(&serving);
+    let covers = open.map(|open| open.progress.borrow().covers()).unwrap_or_default();
+    if covers < versions.shown_before(&serving) {
+        tokio::time::sleep(limits::PUBLISH_RETRY_PAUSE).await;
+        return;
+    }
     let published = versions.views.publish(&serving, flip).await;
     let failed = published.is_err();
     versions.notes.set_published(&serving, flip, published.err().map(|error| error.to_string()));

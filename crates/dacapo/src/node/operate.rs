@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dacapo_model::rebuild::Code;
 use dacapo_model::{
-    CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, Phase, ProjectionName, VersionId, ViewId, limits,
+    CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, Phase, ProjectionName, VersionId, ViewId,
+    limits,
 };
 
 use super::request::{Done, Operation, Request, Requested};
@@ -313,7 +314,13 @@ impl Operation for Examine {
             let why = by.reason.clone().filter(|reason| !reason.trim().is_empty()).ok_or(Error::NoReason)?;
             Ok((view.clone(), CatalogCommand::Waive { view, by: by.actor.clone(), why }))
         };
-        node.request(request, by, find).await
+        node.request(request, by, find).await.map_err(|error| match error {
+            Error::Catalog(CatalogRefused::NotVerified { view, .. }) => {
+                let waiting_on = node.versions.before_verdict(&view);
+                Error::Catalog(CatalogRefused::NotVerified { view, waiting_on })
+            }
+            error => error,
+        })
     }
 }
 

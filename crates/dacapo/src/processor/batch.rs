@@ -73,14 +73,13 @@ impl<S: Sink> Run<'_, S> {
         let (share, started) = (self.close_in(share), Instant::now());
         let mut batch = Batch { share, tried: started, refused: BTreeSet::new(), events: 0 };
         self.sink.begin_batch(self.assignment.clock.now());
-        let began = Some((batch.share.after, started));
-        self.assignment.progress.send_modify(|progress| progress.batch = began);
+        self.assignment.progress.send_modify(|progress| progress.begins(batch.share.after, started));
         match self.land(&mut batch).await? {
             Break(end) => return Ok(Break(end)),
             Continue(None) => {}
             Continue(Some(_)) => {
                 self.sink.batch_landed();
-                self.has_moved = true;
+                self.moves_on();
                 self.pace.took(batch.events, self.throttle.worked(batch.tried));
                 self.report();
                 self.rest().await;

@@ -72,6 +72,7 @@ impl<S: Sink> Run<'_, S> {
             };
             self.segments.check(&commit.moves);
             let marked = self.marked;
+            self.report_commit(true);
             let commit = self.with_mark(commit).await?;
             let is_made_again = loop {
                 // The waiter is registered before the try, so that a hold that is lifted in between is not missed.
@@ -101,10 +102,19 @@ impl<S: Sink> Run<'_, S> {
                 }
             };
             self.marked = marked;
+            self.report_commit(false);
             if !is_made_again {
                 return Ok(Continue(None));
             }
         }
+    }
+
+    /// Records whether the store is asked to commit. Nobody is woken: only a caller that looks wants to know.
+    fn report_commit(&self, commits: bool) {
+        self.assignment.progress.send_if_modified(|progress| {
+            progress.commits(commits);
+            false
+        });
     }
 
     /// Waits until the hold is lifted, or the next check is due, or for the stop.

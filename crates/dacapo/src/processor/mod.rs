@@ -226,7 +226,12 @@ impl Assignment {
             Some(error) => WaitingOn::Damaged { error },
             None => WaitingOn::Store { error: error.to_string() },
         };
-        self.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
+        self.progress.send_modify(|progress| progress.fails(waiting));
+    }
+
+    /// Records that nothing waits for the store any more.
+    fn report_recovery(&self) {
+        self.progress.send_if_modified(Progress::recovers);
     }
 
     /// Returns true if its code may not move a token past that position. The status shows the reason.

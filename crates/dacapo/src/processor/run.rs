@@ -74,6 +74,11 @@ impl<'a, S: Sink> Run<'a, S> {
         assignment.see(&seen);
         let (tokens, claims) = assignment.claim(&mut sink, &seen).await?;
         assignment.progress.send_modify(|progress| progress.claimed(&tokens));
+        // The events that get the positions which such a token covers already would be skipped (I-3).
+        let furthest = tokens.iter().map(|token| token.position).max().unwrap_or_default();
+        if furthest > *assignment.journal.head().borrow() {
+            drop(sink.mark(&*assignment.journal, furthest).await?);
+        }
         let mut refusals = Refusals::new(sink.begin(&tokens).await?, assignment.options.retry);
         if try_now {
             refusals.try_now(assignment.clock.now());
@@ -210,9 +215,16 @@ impl<'a, S: Sink> Run<'a, S> {
         orders
     }
 
+    /// Records that a commit has succeeded which brings the version on.
+    pub(super) fn moves_on(&mut self) {
+        self.has_moved = true;
+        self.assignment.report_recovery();
+    }
+
     /// Waits for other orders or for the stop while the version is paused.
     async fn stay_paused(&mut self) -> Next {
         self.throttle.begin(false);
+        self.assignment.report_recovery();
         self.report();
         let mut stop = self.assignment.inbox.stop.clone();
         let due = self.claims.due_in(self.assignment.claims.0.me());
@@ -229,6 +241,10 @@ impl<'a, S: Sink> Run<'a, S> {
     /// Waits for the head, for the next try, for orders or wishes, or for the stop.
     pub(super) async fn wait(&mut self) -> Next {
         self.throttle.begin(false);
+        // There is nothing to commit. A cap only postpones it.
+        if self.bounds.cap.is_none() {
+            self.assignment.report_recovery();
+        }
         self.report();
         let mut stop = self.assignment.inbox.stop.clone();
         // A change counts as seen if the step has looked at it, not if it ended the wait.

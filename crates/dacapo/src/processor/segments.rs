@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dacapo_model::{
-    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, limits, replay,
+    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, grouped, limits,
+    replay,
 };
 use tokio::time::Instant;
 
@@ -20,7 +21,12 @@ pub(crate) struct Progress {
     pub(crate) letters: Option<u64>,
     /// The position after which the present batch begins, and the time of its beginning.
     pub(crate) batch: Option<(Position, Instant)>,
-    /// Its wait reasons, if it is not just following.
+    /// True while the store is asked to commit that batch.
+    commits: bool,
+    /// The failure of the store that ended the last run. It stays until a commit has succeeded, since a new run that
+    /// has only begun shows nothing about the store.
+    failed: Option<WaitingOn>,
+    /// Its other wait reasons, if it is not just following.
     pub(crate) waiting_on: Vec<WaitingOn>,
 }
 
@@ -53,6 +59,47 @@ impl Progress {
     pub(super) fn rests(&mut self, tokens: &[Token], aside: u64, waiting_on: Vec<WaitingOn>) {
         self.see(tokens);
         (self.letters, self.batch, self.waiting_on) = (Some(aside), None, waiting_on);
+        self.commits = false;
+    }
+
+    /// Records that a batch begins.
+    pub(super) fn begins(&mut self, after: Position, now: Instant) {
+        (self.batch, self.commits) = (Some((after, now)), false);
+    }
+
+    /// Records whether the store is asked to commit the present batch.
+    pub(super) fn commits(&mut self, commits: bool) {
+        self.commits = commits;
+    }
+
+    /// Records the failure of the store that ended a run.
+    pub(super) fn fails(&mut self, reason: WaitingOn) {
+        (self.failed, self.waiting_on) = (Some(reason), vec![]);
+        self.commits = false;
+    }
+
+    /// Records that nothing waits for the store any more. Returns true if something did.
+    pub(super) fn recovers(&mut self) -> bool {
+        self.failed.take().is_some()
+    }
+
+    /// Returns all of its wait reasons, the failure of the store first.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = &WaitingOn> {
+        self.failed.iter().chain(&self.waiting_on)
+    }
+
+    /// Returns the wait reason of a batch that takes long, if one is under way.
+    pub(crate) fn busy(&self) -> Option<WaitingOn> {
+        let (after, since) = self.batch?;
+        let since = since.elapsed();
+        Some(match self.commits {
+            true => {
+                let (after, since) = (grouped(after.get()), since.as_secs());
+                let error = format!("the batch after position {after} began {since} s ago and is not committed yet");
+                WaitingOn::Store { error }
+            }
+            false => WaitingOn::Batch { after, since },
+        })
     }
 
     /// Returns the position that all of its segments cover; the start before the first look.

@@ -287,7 +287,7 @@ async fn a_commit_that_fails_is_tried_again_from_the_tokens() {
     });
     let running = stage.start();
     let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Store { error } if error.contains("of the test"));
-    stage.until("it says why it waits", |progress| progress.waiting_on.iter().any(tells)).await;
+    stage.until("it says why it waits", |progress| progress.reasons().any(tells)).await;
     stage.until_covered().await;
     running.stop().await;
     stage.check();
@@ -411,4 +411,58 @@ async fn a_run_goes_on_from_the_tokens_that_another_left() {
     stage.check();
     let lasting = stage.shelf.lasting();
     assert!(left >= 7 && lasting.taken == 70, "{left}, {}", lasting.taken);
+}
+
+/// A new run that has only begun its batch shows nothing about the store.
+#[tokio::test]
+async fn a_failure_of_the_store_stays_the_reason_until_a_commit_has_succeeded() {
+    let mut stage = Stage::new().await;
+    stage.append(7).await;
+    let (progress, seen) = (Arc::clone(&stage.progress), Arc::new(Mutex::new(vec![])));
+    let told = Arc::clone(&seen);
+    stage.trouble(move |_, _, _| {
+        let (progress, mut told) = (progress.borrow(), told.lock().unwrap());
+        told.push((progress.reasons().cloned().collect::<Vec<_>>(), progress.busy()));
+        (told.len() <= 3).then(|| StoreError::unavailable("write the rows", "somebody holds a lock"))
+    });
+    let running = stage.start();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    let failed =
+        WaitingOn::Store { error: "cannot write the view: cannot write the rows: somebody holds a lock".to_owned() };
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen[0].0, []);
+    seen[1..4].iter().for_each(|(reasons, _)| assert_eq!(*reasons, [failed.clone()]));
+    assert!(seen[4..].iter().all(|(reasons, _)| reasons.is_empty()), "{seen:?}");
+    let is_of_store = |busy: &Option<WaitingOn>| matches!(busy, Some(WaitingOn::Store { .. }));
+    assert!(seen.iter().all(|(_, busy)| is_of_store(busy)), "the time goes into the commit: {seen:?}");
+    assert_eq!(stage.progress.borrow().reasons().count(), 0);
+}
+
+#[tokio::test]
+async fn a_version_that_is_paused_does_not_wait_for_the_store() {
+    let mut stage = Stage::new().await;
+    stage.append(7).await;
+    stage.trouble(|_, _, _| Some(StoreError::unavailable("write the rows", "somebody holds a lock")));
+    let running = stage.start();
+    let waits = |progress: &Progress| progress.reasons().any(|reason| matches!(reason, WaitingOn::Store { .. }));
+    stage.until("it waits for the store", waits).await;
+    stage.commands.order(Orders { paused: true, ..still() });
+    stage.until("it waits for nothing else", |progress| progress.reasons().next().is_none()).await;
+    running.stop().await;
+}
+
+// I-3: the events that get those positions later would be skipped.
+#[tokio::test]
+async fn nothing_is_applied_from_a_token_beyond_the_end_of_the_journal() {
+    let mut stage = Stage::new().await;
+    stage.append(5).await;
+    stage.set_position(|token| token.position = Position::new(300));
+    let Running { ended, stop: _stop } = stage.start();
+    let ended = tokio::time::timeout(long(), ended).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Ended::Parted), "{ended:?}");
+    let parted = |reason: &WaitingOn| matches!(reason, WaitingOn::Parted { .. });
+    assert!(stage.progress.borrow().reasons().any(parted), "{:?}", *stage.progress.borrow());
+    assert_eq!(stage.shelf.lasting().taken, 0);
 }

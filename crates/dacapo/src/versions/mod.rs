@@ -167,7 +167,7 @@ impl Versions {
         Some(removed)
     }
 
-    /// Records that the view of a version was closed while it was damaged. Everything that it had shown was in the
+    /// Records that the view of a version was closed while it was damaged, gone or parted. Everything that it had shown was in the
     /// journal by then.
     pub(crate) fn closed(&self, id: &ViewId) {
         self.notes.closed(id, self.head());
@@ -193,9 +193,26 @@ impl Versions {
         }
     }
 
-    /// Returns the position below which no reader is answered from the serving version of `projection` (I-7).
-    pub(crate) fn floor_of(&self, projection: &ProjectionState) -> Position {
-        self.floor.max(projection.evidence)
+    /// Forgets answers that claimed to cover positions from `differs_at` on: the version that gave them has parted, and
+    /// those positions are not in the journal.
+    pub(crate) fn takes_back(&self, projection: &ProjectionName, differs_at: Position) {
+        let last = Position::new(differs_at.get().saturating_sub(1));
+        let mut answered = self.answered.write().unwrap_or_else(PoisonError::into_inner);
+        answered.entry(projection.clone()).and_modify(|covers| *covers = last.min(*covers));
+    }
+
+    /// Returns the highest position that this node may have shown of a version whose view was closed, and perhaps made
+    /// again, since: its present tokens may be lower.
+    pub(crate) fn shown_before(&self, id: &ViewId) -> Position {
+        self.notes.closed_at(id).unwrap_or_default().max(self.answered(&id.projection))
+    }
+
+    /// Returns the position below which no reader is answered from the serving version of a projection (I-7). A view that
+    /// was closed may have been made again, so it counts as at a start.
+    pub(crate) fn floor_of(&self, name: &ProjectionName, projection: &ProjectionState) -> Position {
+        let id = projection.serving.map(|version| ViewId { projection: name.clone(), version });
+        let closed_at = id.and_then(|id| self.notes.closed_at(&id)).unwrap_or_default();
+        self.floor.max(projection.evidence).max(closed_at)
     }
 
     /// Returns the version of `projection` that also gets live queries, beside the serving one.

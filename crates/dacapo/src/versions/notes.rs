@@ -50,6 +50,8 @@ struct Published {
     flip: Position,
     /// The reason why they do not show it yet.
     trouble: Option<String>,
+    /// The time of the look that found this.
+    looked: Instant,
 }
 
 /// Segments of a version that no live member has, and the time since a node noticed.
@@ -120,7 +122,8 @@ impl Notes {
     /// Records whether SQL from outside sees that `serving` serves, since the flip at `flip`. News is logged.
     pub(crate) fn set_published(&self, serving: &ViewId, flip: Position, trouble: Option<String>) {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
-        let before = published.insert(serving.projection.clone(), Published { flip, trouble: trouble.clone() });
+        let before = published
+            .insert(serving.projection.clone(), Published { flip, trouble: trouble.clone(), looked: Instant::now() });
         let before = before.filter(|before| before.flip == flip).and_then(|before| before.trouble);
         match trouble {
             Some(error) if before.as_ref() != Some(&error) => {
@@ -131,10 +134,12 @@ impl Notes {
         }
     }
 
-    /// Returns the last flip that SQL from outside sees, as far as this node knows.
+    /// Returns the last flip that SQL from outside sees, as far as this node knows. It is known for a while: somebody may
+    /// drop the names.
     pub(crate) fn published(&self, projection: &ProjectionName) -> Option<Position> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
-        published.get(projection).filter(|found| found.trouble.is_none()).map(|found| found.flip)
+        let found = published.get(projection).filter(|found| found.trouble.is_none())?;
+        (found.looked.elapsed() < limits::PUBLISHED_LOOK).then_some(found.flip)
     }
 
     /// Returns the reason why SQL from outside does not see yet that this version serves, if this node has tried to

@@ -3,14 +3,13 @@
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn};
-use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
+use dacapo_store::{Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Versions;
 use crate::code::{Busy, SeedFrom, VersionCode, Voices};
-use crate::history;
 use crate::limits;
 use crate::processor::{self, Assignment, Beginning, Claims, Commands, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
@@ -133,18 +132,14 @@ impl OpenVersion {
         *self.effects.delivery.lock().await = Some((stop, run));
     }
 
-    /// Compares its view with the journal, if that was not done a moment ago.
-    ///
-    /// # Errors
-    /// [`StoreError::Parted`] if it does not belong to the journal any more; another [`StoreError`] if either cannot be
-    /// read.
-    pub(crate) async fn compare(&self, journal: &dyn Journal) -> Result<(), StoreError> {
-        let mut compared = self.compared.lock().await;
-        if compared.elapsed() >= limits::HISTORY_LOOK {
-            history::check(journal, &*self.view).await?;
-            *compared = Instant::now();
-        }
-        Ok(())
+    /// Returns true if its view was compared with the store and the journal a moment ago.
+    pub(crate) async fn is_compared(&self) -> bool {
+        self.compared.lock().await.elapsed() < limits::HISTORY_LOOK
+    }
+
+    /// Records that its view was compared just now.
+    pub(crate) async fn compared(&self) {
+        *self.compared.lock().await = Instant::now();
     }
 
     /// Passes the assignment of effects to the processor.
@@ -176,6 +171,11 @@ impl OpenVersion {
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
     }
 
+    /// Returns true if its processor has found that its view does not belong to the journal. The conductor closes it then.
+    pub(crate) fn has_parted(&self) -> bool {
+        self.progress.borrow().reasons().any(|reason| matches!(reason, WaitingOn::Parted { .. }))
+    }
+
     /// Returns its position, including the events that the batch under way here has applied and not committed yet. All
     /// segments cover `covers`.
     pub(crate) fn reached(&self, covers: Position) -> Option<Position> {
@@ -198,7 +198,7 @@ impl OpenVersion {
             }
             WaitingOn::Busy { position: busied.position, time: busied.time }
         });
-        busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
+        busy.into_iter().chain(self.progress.borrow().reasons().cloned()).collect()
     }
 
     /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice has the

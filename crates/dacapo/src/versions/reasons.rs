@@ -28,7 +28,7 @@ impl Versions {
             state,
             projection,
             head: self.head(),
-            floor: self.floor_of(projection),
+            floor: self.floor_of(&id.projection, projection),
             tokens,
             me: Some(self.cluster.me()),
             carried: carried.is_some(),
@@ -86,6 +86,12 @@ impl Versions {
     /// serve.
     pub(crate) fn unverified(&self, id: &ViewId, state: &VersionState) -> Option<WaitingOn> {
         VersionFacts::verdict(id.version, state, self.notes.looking(id).as_ref())
+    }
+
+    /// Returns the reasons why a version that is being built has no verdict yet.
+    pub(crate) fn before_verdict(&self, id: &ViewId) -> Vec<WaitingOn> {
+        let (catalog, tokens) = (self.catalog.current(), self.seen(id));
+        self.facts(&catalog, id, &tokens).map(|facts| facts.reasons().of_reader()).unwrap_or_default()
     }
 
     /// Returns true if a pause keeps events from the version's view.

@@ -1,13 +1,19 @@
 //! Views that are damaged as a whole, deleted, or behind what their processor says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::catalog::Phase;
+use dacapo::status::Token;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
 use dacapo::{Error, Node, Position};
+use dacapo_store::Commit;
 use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
+use crate::lost_view::{has_parted, is_made_again};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
@@ -148,4 +154,79 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (20, 20));
     check_serving(&node).await;
     node.shutdown().await;
+}
+
+// I-6, I-7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_deleted_while_it_serves_is_made_again_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let version_1 = v1();
+    let node = [Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap()];
+    let views = directory.path().join("views/totals");
+    is_made_again(&node, &version_1, async || std::fs::remove_dir_all(&views).unwrap()).await;
+    let [node] = node;
+    node.shutdown().await;
+}
+
+// I-6, I-7: the file of another view of the same version, such as that of a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_whose_file_is_replaced_while_it_serves_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
+    let views = directory.path().join("views/totals");
+    let node = start().await;
+    ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await;
+    node.shutdown().await;
+    let backup = directory.path().join("backup");
+    std::fs::create_dir(&backup).unwrap();
+    for entry in std::fs::read_dir(&views).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), backup.join(entry.file_name())).unwrap();
+    }
+
+    let node = start().await;
+    for number in 2..=20 {
+        assert_eq!(ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await, (number, number));
+    }
+    std::fs::rename(&views, directory.path().join("away")).unwrap();
+    std::fs::rename(&backup, &views).unwrap();
+    // Whether it is known yet or not, nobody is sent back.
+    for number in 21..=40 {
+        let last = add(&node, "ledger-1", 1).await;
+        let answered = node.ask(TotalOf("ledger-1".into())).await.unwrap();
+        assert!(answered.value.0 >= number - 1, "I-7: {answered:?}");
+        assert_eq!(ask(&node, "ledger-1", last).await, (number, number));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    check_serving(&node).await;
+    node.shutdown().await;
+    let node = start().await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (40, 40), "what was applied is in the file that is there");
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+// I-3
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_gets_ahead_of_its_journal_while_it_serves_has_parted_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in [Store::memory(Arc::new(SystemClock)), store(directory.path())] {
+        let views = Arc::clone(&store.views);
+        let node = [Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap()];
+        let beyond = async || {
+            let stored = views.find(&view("v1.1")).await.unwrap().expect("it is there");
+            let far = |token: &Token| token.step(token.position.plus(60), 0);
+            // Whoever applies may move a token in between.
+            loop {
+                let moves: Vec<_> = stored.tokens().await.unwrap().iter().map(far).collect();
+                let mut writer = stored.writer().await.unwrap();
+                if writer.commit(&Commit::of(moves)).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        has_parted(&node, beyond).await;
+        let [node] = node;
+        node.shutdown().await;
+    }
 }

@@ -60,7 +60,7 @@ impl Catalog {
             (Some(_), Phase::Initializing) if state.verify_again.is_none() => {
                 Ok(vec![CatalogEvent::Waived { view: view.clone(), by: by.to_owned(), why: why.to_owned() }])
             }
-            (_, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone() }),
+            (_, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone(), waiting_on: vec![] }),
             (_, phase) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "waive the verdict on" }),
         }
     }

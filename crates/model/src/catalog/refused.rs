@@ -8,6 +8,7 @@ use crate::phase::Phase;
 use crate::position::Position;
 use crate::reads::CodeMismatch;
 use crate::version::{VersionId, ViewId};
+use crate::waiting::WaitingOn;
 
 /// The reason why the catalog declined a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub enum CatalogRefused {
     NotVerified {
         /// The requested version.
         view: ViewId,
+        /// What its verification waits on, as far as the node that was asked knows.
+        waiting_on: Vec<WaitingOn>,
     },
     /// The version has passed its verification.
     NothingToWaive {
@@ -154,11 +157,13 @@ impl fmt::Display for CatalogRefused {
                 "the clean-up of {view} cannot be cancelled: its build had not ended, and another version is now being \
                  built; cancel that rebuild first"
             ),
-            Self::NotVerified { view } => {
-                write!(
-                    f,
-                    "{view} has not been verified yet, so there is no verdict to waive: wait until it has caught up"
-                )
+            Self::NotVerified { view, waiting_on } => {
+                write!(f, "{view} has not been verified yet, so there is no verdict to waive: ")?;
+                if waiting_on.is_empty() {
+                    return f.write_str("wait until it has caught up and has a verdict");
+                }
+                let waiting_on: Vec<_> = waiting_on.iter().map(ToString::to_string).collect();
+                write!(f, "it waits on {}", waiting_on.join("; "))
             }
             Self::NothingToWaive { view } => {
                 write!(f, "{view} has passed its verification, so there is nothing to waive: request a flip to it")

@@ -151,7 +151,7 @@ impl World {
                     requested: pending.requested,
                     hold: pending.hold,
                     held: if patient { Duration::ZERO } else { limits::HOLD_TIME_MAX },
-                    from: from.map(|_| From::Open(&from_tokens)),
+                    from: from.map(|_| From::Open { tokens: &from_tokens, shown_before: Position::START }),
                     to: pending.to,
                     to_tokens: Ok(&to_tokens),
                     to_verified: Ok(()),

@@ -5,6 +5,11 @@
 //! once the new version covers everything that the old one has ever shown, so that a query is not sent back in time (I-7).
 //! Meanwhile the old one is kept where it is; nobody waits for it, since it serves no more. PostgreSQL lets no query use
 //! a name that somebody waits to move, so that wait is short, and it is tried again later.
+//!
+//! Somebody may drop a name, and a name goes with the schema of the version that it shows. So a node looks from time to
+//! time whether all names are there, and makes them again if not.
+
+use std::cmp::Ordering;
 
 use dacapo_model::{Position, ViewId};
 use dacapo_store::StoreError;
@@ -35,14 +40,23 @@ struct Shown {
 
 /// Lets the names of its projection show the view from the flip at `flip` on.
 pub(super) async fn publish(session: &mut Session, home: &Home, id: &ViewId, flip: Position) -> Sent<()> {
+    // Nearly always they are as they should be, which takes no lock to find out.
+    let now = read(session, id, "").await?;
+    if let Some(now) = now
+        && stands(session, home, id, flip, &now).await?
+    {
+        return Ok(());
+    }
     let lock = limits::NAME_LOCK_TIME_MAX.as_millis();
     session.begin(format!("BEGIN; SET LOCAL lock_timeout = {lock}")).await?;
     let shown = shown(session, id).await?;
-    if number(flip) <= shown.flip {
+    if stands(session, home, id, flip, &shown).await? {
         return Ok(session.rollback().await?);
     }
     let version = id.version.to_string();
-    let (names, ddl) = match shown.version == version {
+    let is_shown = shown.version == version && is_there(session, home, id, &shown).await?;
+    let was_shown = number(flip) == shown.flip;
+    let (names, ddl) = match is_shown {
         true => (shown.names, String::new()),
         false => moves(session, home, id, &shown).await?,
     };
@@ -54,7 +68,39 @@ pub(super) async fn publish(session: &mut Session, home: &Home, id: &ViewId, fli
         names.join(", "),
         literal(id.projection.as_str()),
     );
-    Ok(session.commit_after(ddl + &update).await?)
+    session.commit_after(ddl + &update).await?;
+    if was_shown {
+        tracing::warn!(view = %id, "names for SQL from outside were gone or showed something else, and are made again");
+    }
+    Ok(())
+}
+
+/// Returns true if there is nothing to do: the names show the view of a later flip, or this one with all its names.
+async fn stands(session: &mut Session, home: &Home, id: &ViewId, flip: Position, shown: &Shown) -> Sent<bool> {
+    match number(flip).cmp(&shown.flip) {
+        Ordering::Less => Ok(true),
+        Ordering::Equal => is_there(session, home, id, shown).await,
+        Ordering::Greater => Ok(false),
+    }
+}
+
+/// Returns true if all the names are there, and each shows something of the view.
+async fn is_there(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -> Sent<bool> {
+    let schema = &home.database.options().schema;
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, outside_name(schema, &id.projection))?;
+    added(&mut arguments, schema_name(schema, id))?;
+    added(&mut arguments, shown.names.clone())?;
+    let sql = "SELECT FROM unnest($3::text[]) AS wanted (name) WHERE NOT EXISTS (
+                   SELECT FROM pg_class AS named
+                   JOIN pg_rewrite AS rule ON rule.ev_class = named.oid
+                   JOIN pg_depend AS uses ON uses.classid = 'pg_rewrite'::regclass AND uses.objid = rule.oid
+                       AND uses.refclassid = 'pg_class'::regclass
+                   JOIN pg_class AS used ON used.oid = uses.refobjid
+                   WHERE named.relname = wanted.name AND named.relkind = 'v'
+                     AND named.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+                     AND used.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $2))";
+    Ok(!shown.names.is_empty() && session.fetch(sql, arguments).await?.is_empty())
 }
 
 /// Refuses to continue while the names of its projection show the view, and keeps them from doing so until the open
@@ -75,16 +121,20 @@ pub(super) async fn check_unpublished(session: &mut Session, home: &Home, id: &V
 
 /// What the names show now. Only one transaction at a time continues from here.
 async fn shown(session: &mut Session, id: &ViewId) -> Sent<Shown> {
-    let projection = |arguments: &mut PgArguments| added(arguments, id.projection.to_string());
     let mut arguments = PgArguments::default();
-    projection(&mut arguments)?;
+    added(&mut arguments, id.projection.to_string())?;
     session.fetch("INSERT INTO published VALUES ($1, '', 0, '{}') ON CONFLICT DO NOTHING", arguments).await?;
+    Ok(read(session, id, "FOR UPDATE").await?.ok_or_else(|| gone(id))?)
+}
+
+/// What is recorded of the names, if anything is. `lock`: how the row is locked.
+async fn read(session: &mut Session, id: &ViewId, lock: &str) -> Sent<Option<Shown>> {
     let mut arguments = PgArguments::default();
-    projection(&mut arguments)?;
-    let sql = "SELECT version, flip, names FROM published WHERE projection = $1 FOR UPDATE";
-    let rows = session.fetch(sql, arguments).await?;
-    let row = rows.first().ok_or_else(|| gone(id))?;
-    Ok(Shown { version: row.try_get(0)?, flip: row.try_get(1)?, names: row.try_get(2)? })
+    added(&mut arguments, id.projection.to_string())?;
+    let sql = format!("SELECT version, flip, names FROM published WHERE projection = $1 {lock}");
+    let rows = session.fetch(&sql, arguments).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Shown { version: row.try_get(0)?, flip: row.try_get(1)?, names: row.try_get(2)? }))
 }
 
 fn gone(id: &ViewId) -> StoreError {
@@ -104,7 +154,9 @@ async fn moves(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -
         ))
         .into());
     }
-    if let Ok(version) = shown.version.parse() {
+    if let Ok(version) = shown.version.parse()
+        && version != id.version
+    {
         let old = ViewId { version, ..id.clone() };
         let old = schema_name(&options.schema, &old);
         if About::read(session, &old).await?.is_some() {

@@ -28,7 +28,7 @@ async fn fill(node: &Node, events: i64) -> Position {
 
 fn parted(reasons: impl IntoIterator<Item = WaitingOn>) -> Option<Parted> {
     reasons.into_iter().find_map(|reason| match reason {
-        WaitingOn::Parted { parted } => Some(parted),
+        WaitingOn::Parted { parted } | WaitingOn::JournalParted { parted } => Some(parted),
         _ => None,
     })
 }
@@ -143,7 +143,7 @@ async fn read_on(node: Node) {
                 assert!(covers >= seen, "I-7: a reader is sent back from {seen} to {covers}");
                 seen = covers;
             }
-            Err(Error::Store(StoreError::Parted(_))) => return,
+            Err(Error::Store(StoreError::JournalParted(_))) => return,
             Err(Error::Store(StoreError::Unavailable { .. }) | Error::TimedOut { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -192,7 +192,7 @@ async fn every_running_node_notices_that_a_standby_without_the_tail_took_over_an
         server.replace(&url, &copy).await;
 
         let appended = append(&nodes[0]).await;
-        assert!(matches!(appended, Err(Error::Store(StoreError::Parted(_)))), "{appended:?}");
+        assert!(matches!(appended, Err(Error::Store(StoreError::JournalParted(_)))), "{appended:?}");
         // The other one finds out though it appends nothing.
         for node in &nodes {
             let says = |found: Option<Parted>| {
@@ -202,11 +202,13 @@ async fn every_running_node_notices_that_a_standby_without_the_tail_took_over_an
             until(node, "readiness says so", |_| says(parted(node.not_ready().into_iter().map(|found| found.reason))))
                 .await;
             let told = node.not_ready().first().expect("it is not ready").to_string();
-            assert!(told.contains("a restart of every node"), "{told}");
+            assert!(told.contains("a restart of every node") && !told.contains("rebuild"), "{told}");
             until(node, "the status says so", |status| {
                 says(parted(status.projections[0].versions[0].waiting_on.clone()))
             })
             .await;
+            let refused = append(node).await.unwrap_err().to_string();
+            assert!(refused.contains("restart every node") && !refused.contains("rebuild"), "{refused}");
         }
         for reader in readers {
             tokio::time::timeout(WAIT_MAX, reader).await.expect("it is refused").unwrap();

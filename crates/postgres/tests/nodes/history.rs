@@ -59,7 +59,7 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
 
 fn parted<T: std::fmt::Debug>(result: Result<T, impl Into<AppendError>>) -> Parted {
     match result.map_err(Into::into) {
-        Err(AppendError::Store(StoreError::Parted(parted))) => parted,
+        Err(AppendError::Store(StoreError::JournalParted(parted))) => parted,
         other => panic!("it must be told that they have parted, but: {other:?}"),
     }
 }
@@ -120,7 +120,7 @@ async fn until_told(journal: &dyn Journal) -> Parted {
     let told = async {
         loop {
             match journal.read(Position::START, &Filter::everything(), Limit::events(10)).await {
-                Err(StoreError::Parted(found)) => return found,
+                Err(StoreError::JournalParted(found)) => return found,
                 Ok(batch) => assert_eq!(batch.len(), 9),
                 Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
                 Err(error) => panic!("it must be told that they have parted, but: {error:?}"),

@@ -19,6 +19,10 @@ pub(crate) fn unavailable(error: StoreError) -> ApiError {
             let problem = Problem::new("parted", message).found(parted);
             problem.help("put the right journal back, or rebuild what was made from the other one").unavailable()
         }
+        StoreError::JournalParted(parted) => {
+            let problem = Problem::new("journal_parted", message).found(parted.of_journal());
+            problem.help("decide which journal is right, and restart every node").unavailable()
+        }
         StoreError::BeyondHead { after, head } => {
             Problem::new("beyond_head", message).field("after", after.get()).field("head", head.get()).refused()
         }

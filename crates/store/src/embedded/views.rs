@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -149,8 +149,9 @@ impl Folder {
         if !make(&mut control)? {
             return Ok(None);
         }
-        let view =
-            Arc::new(SqliteView::new(FileHome { path, place, control: Mutex::new(control), idle: Mutex::default() }));
+        let file = FileId::of(&path)?;
+        let home = FileHome { path, file, place, control: Mutex::new(control), idle: Mutex::default() };
+        let view = Arc::new(SqliteView::new(home));
         open.insert(id.clone(), Arc::clone(&view));
         Ok(Some(view))
     }
@@ -170,6 +171,11 @@ impl Views for SqliteViews {
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
         let id = id.clone();
         self.apart(move |folder| folder.shared(&id, Absent::Leave, |db| db.is_made(&id))).await
+    }
+
+    async fn is_gone(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.apart(move |folder| folder.is_gone(&id)).await
     }
 
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
@@ -194,6 +200,20 @@ impl Views for SqliteViews {
 }
 
 impl Folder {
+    /// Compares the file that is there with the one that is open. An open file can still be read and written after it
+    /// was removed, so nothing else shows this.
+    fn is_gone(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let found = FileId::of(&self.path(id))?;
+        let mut open = locked(&self.open);
+        let Some(view) = open.get(id) else { return Ok(found.is_none()) };
+        if found.is_some() && found == view.home().file {
+            return Ok(false);
+        }
+        view.home().place.gone.store(true, Ordering::Release);
+        open.remove(id);
+        Ok(true)
+    }
+
     fn list(&self) -> Result<Vec<ViewId>, StoreError> {
         let mut views = Vec::new();
         for folder in names_in(&self.dir)? {
@@ -213,9 +233,30 @@ impl Folder {
     }
 }
 
+/// The identity of a file, which another file at its path does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    number: u64,
+}
+
+impl FileId {
+    /// Returns the identity of the file at `path`; `None` if there is none. The file is not opened: a process that closes
+    /// a file releases SQLite's locks on it.
+    fn of(path: &Path) -> Result<Option<Self>, StoreError> {
+        match std::fs::metadata(path) {
+            Ok(file) => Ok(Some(Self { device: file.dev(), number: file.ino() })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_fault("look at", path, &error)),
+        }
+    }
+}
+
 /// A view in a file.
 struct FileHome {
     path: PathBuf,
+    /// The file that is open.
+    file: Option<FileId>,
     place: Arc<Place>,
     /// For tokens, claims and holds.
     control: Mutex<Db>,

@@ -34,6 +34,10 @@ impl Views for FaultyViews {
         Ok(view.map(|view| self.wrap(id, view)))
     }
 
+    async fn is_gone(&self, id: &ViewId) -> Result<bool, StoreError> {
+        self.inner.is_gone(id).await
+    }
+
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
         self.faults.meet(Call::List, self.inner.list()).await
     }

@@ -61,7 +61,7 @@ impl Run<'_, Rows> {
                 Break(end) => return Ok(Break(end)),
                 Continue(Some(_)) => {
                     built += 1;
-                    self.has_moved = true;
+                    self.moves_on();
                 }
                 Continue(None) => {}
             }

@@ -91,7 +91,7 @@ impl Run<'_, Rows> {
                 tracing::info!(view = %self.assignment.id, source = %from.id, "it begins as a copy");
                 self.sink.view.indexed();
                 (self.sink.seed, self.sink.failed_seed, self.sink.index_at) = (None, None, None);
-                self.has_moved = true;
+                self.moves_on();
                 self.report();
             }
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{MemberId, Position, Refusal, Token, TokenRefused};
-use dacapo_store::{Commit, StoreError};
+use dacapo_model::{MemberId, Parted, Position, Refusal, Token, TokenRefused};
+use dacapo_store::{Commit, Journal, NewMark, StoreError};
 
 use super::{Lasting, Shelf};
 use crate::landing::NotCommitted;
@@ -90,5 +90,14 @@ impl Sink for Memory {
     async fn rollback(&mut self) -> Result<(), StoreError> {
         self.batch.clear();
         Ok(())
+    }
+
+    async fn mark(&mut self, journal: &dyn Journal, through: Position) -> Result<Option<NewMark>, StoreError> {
+        match journal.mark(through).await {
+            Err(StoreError::BeyondHead { head, .. }) => {
+                Err(StoreError::Parted(Parted::History { same_through: head, differs_at: head.next() }))
+            }
+            mark => mark.map(|_| None),
+        }
     }
 }

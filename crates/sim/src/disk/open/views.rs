@@ -52,6 +52,10 @@ impl Views for SimViews {
         Ok(found.map(|view| self.wrap(id, view)))
     }
 
+    async fn is_gone(&self, id: &ViewId) -> Result<bool, StoreError> {
+        self.way.disk().views.is_gone(id).await
+    }
+
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
         let disk = self.way.disk();
         self.way.meet("list views", disk.views.list()).await
