@@ -90,7 +90,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
             if !versions.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return Ok(());
             }
-            history::check(&*versions.journal, &*view).await?;
+            history::check_opened(&*versions.journal, &*view).await?;
             // A view that lacks a token is not opened only to be closed again.
             view.tokens().await?;
             tell_of_lost(versions, id, state, &carried, &*view).await?;
@@ -99,7 +99,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
         }
         None => match versions.views.find(id).await? {
             Some(view) => {
-                history::check(&*versions.journal, &*view).await?;
+                history::check_opened(&*versions.journal, &*view).await?;
                 view.tokens().await?;
                 OpenVersion::still(id.clone(), view, None, Orders::of(state))
             }

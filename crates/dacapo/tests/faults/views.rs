@@ -140,7 +140,7 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
         let last = add(&node, "ledger-1", 1).await;
         match node.ask(TotalOf("ledger-1".into())).after(last).await {
             Ok(answered) => assert_eq!(answered.value, (number, number)),
-            Err(error) => assert!(error.to_string().contains("is the file there"), "{error}"),
+            Err(error) => assert!(error.to_string().contains("was removed or renamed"), "{error}"),
         }
     }
     node.shutdown().await;
