@@ -86,6 +86,10 @@ async fn a_view_that_is_overwritten_while_it_serves_is_told_never_answered_and_n
             node.shutdown().await;
         }
         let bytes = std::fs::read(file(if of_another_journal { other.path() } else { data.path() })).unwrap();
+        let second = node(data.path()).await;
+        fill(&second, 3, 1).await;
+        second.shutdown().await;
+        drop(second);
         let running = node(data.path()).await;
         fill(&running, 3, 1).await;
         std::fs::write(file(data.path()), &bytes).unwrap();
@@ -98,6 +102,7 @@ async fn a_view_that_is_overwritten_while_it_serves_is_told_never_answered_and_n
         let error = asked.expect_err("nobody is answered").to_string();
         assert!(error.contains("another program wrote to it"), "{error}");
         running.shutdown().await;
+        drop(running);
         assert!(std::fs::read(file(data.path())).unwrap() == bytes, "not a byte was written to it");
 
         let node = node(data.path()).await;
@@ -108,7 +113,7 @@ async fn a_view_that_is_overwritten_while_it_serves_is_told_never_answered_and_n
         node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
         ready_and_flip(&node, "v1.2").await;
         phase(&node, "v1.2", Phase::Serving).await;
-        assert_eq!(ask(&node, "ledger-0", node.head()).await, (5, 5));
+        assert_eq!(ask(&node, "ledger-0", node.head()).await, (6, 6));
         check_serving(&node).await;
         node.shutdown().await;
     }
