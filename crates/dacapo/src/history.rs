@@ -14,17 +14,30 @@
 use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten};
 use dacapo_store::{Journal, NewMark, StoreError, View, ViewHistory};
 
-/// Compares a view with the journal, and returns the history that it keeps; `None` for a new view.
+/// Compares an open view with the journal, and returns the history that it keeps; `None` for a new view.
 ///
 /// # Errors
 /// [`StoreError::Parted`] if it does not belong to the journal; another [`StoreError`] if either cannot be read.
 pub(crate) async fn check(journal: &dyn Journal, view: &dyn View) -> Result<Option<ViewHistory>, StoreError> {
+    compared(journal, view, Which::Last).await
+}
+
+/// Compares a view that is being opened with the journal. Every mark is compared: the last one may have been made after
+/// somebody put another view in the place of this one.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) async fn check_opened(journal: &dyn Journal, view: &dyn View) -> Result<(), StoreError> {
+    compared(journal, view, Which::All).await.map(drop)
+}
+
+async fn compared(journal: &dyn Journal, view: &dyn View, which: Which) -> Result<Option<ViewHistory>, StoreError> {
     let Some(history) = view.history().await? else { return Ok(None) };
     let found = journal.id();
-    if history.journal != found {
-        return Err(StoreError::Parted(Parted::Journal { made_from: history.journal, found }));
+    if let Some(made_from) = history.journals.iter().copied().find(|made_from| *made_from != found) {
+        return Err(StoreError::Parted(Parted::Journal { made_from, found }));
     }
-    compare(journal, &history.marks).await?;
+    compare(journal, &history.marks, which).await?;
     Ok(Some(history))
 }
 
@@ -101,25 +114,30 @@ pub(crate) async fn next_mark(
     Ok(Some(NewMark { journal: journal.id(), mark, forget: forgotten(&kept, mark.position) }))
 }
 
-/// Compares marks, in the order of their positions, with those of the journal. It compares only the last one. If that
-/// differs, it searches by halving for the place where the histories part.
-async fn compare(journal: &dyn Journal, marks: &[Mark]) -> Result<(), StoreError> {
+/// The marks that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// The last one, which covers all before it if one process after the other has kept them.
+    Last,
+    All,
+}
+
+/// Compares marks, in the order of their positions, with those of the journal. Returns the first one that differs. They
+/// are few.
+async fn compare(journal: &dyn Journal, marks: &[Mark], which: Which) -> Result<(), StoreError> {
     let Some(last) = marks.last() else { return Ok(()) };
-    if is_same(journal, last).await? {
+    if which == Which::Last && is_same(journal, last).await? {
         return Ok(());
     }
-    let (mut same_through, mut differs_at) = (Position::START, last.position);
-    let mut between = &marks[..marks.len() - 1];
-    while !between.is_empty() {
-        let (before, rest) = between.split_at(between.len() / 2);
-        let middle = rest[0];
-        if is_same(journal, &middle).await? {
-            (same_through, between) = (middle.position, &rest[1..]);
-        } else {
-            (differs_at, between) = (middle.position, before);
+    let mut same_through = Position::START;
+    for mark in marks {
+        if !is_same(journal, mark).await? {
+            let differs_at = mark.position;
+            return Err(StoreError::Parted(Parted::History { same_through, differs_at }));
         }
+        same_through = mark.position;
     }
-    Err(StoreError::Parted(Parted::History { same_through, differs_at }))
+    Ok(())
 }
 
 async fn is_same(journal: &dyn Journal, mark: &Mark) -> Result<bool, StoreError> {
@@ -144,9 +162,12 @@ pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
 mod tests {
     use std::sync::Arc;
 
-    use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, StreamName, Timestamp};
-    use dacapo_store::memory::MemoryJournal;
-    use dacapo_store::{Append, Clock};
+    use dacapo_model::{
+        EventId, EventType, ExpectedRevision, JournalId, Metadata, NewEvent, SegmentCount, StreamName, Timestamp,
+        VersionId, ViewId,
+    };
+    use dacapo_store::memory::{MemoryJournal, MemoryViews};
+    use dacapo_store::{Append, Clock, Commit, Views};
 
     use super::*;
 
@@ -196,14 +217,53 @@ mod tests {
         write(&one, 1..=40).await;
         write(&other, (1..=17).chain(100..=130)).await;
         let of_one = marks(&one, (2..=40).step_by(2)).await;
-        assert_eq!(parted(compare(&one, &of_one).await), None);
-        assert_eq!(parted(compare(&other, &of_one).await), Some((16, 18)));
-        assert_eq!(parted(compare(&other, &of_one[..8]).await), None, "through 16 they are the same");
-        assert_eq!(parted(compare(&other, &of_one[8..9]).await), Some((0, 18)), "one mark says only so much");
+        assert_eq!(parted(compare(&one, &of_one, Which::Last).await), None);
+        assert_eq!(parted(compare(&other, &of_one, Which::Last).await), Some((16, 18)));
+        assert_eq!(parted(compare(&other, &of_one[..8], Which::Last).await), None, "through 16 they are the same");
+        assert_eq!(
+            parted(compare(&other, &of_one[8..9], Which::Last).await),
+            Some((0, 18)),
+            "one mark says only so much"
+        );
         let each = marks(&one, 1..=40).await;
-        assert_eq!(parted(compare(&other, &each).await), Some((17, 18)));
+        assert_eq!(parted(compare(&other, &each, Which::Last).await), Some((17, 18)));
         let short = MemoryJournal::new(Arc::new(Still));
         write(&short, 1..=9).await;
-        assert_eq!(parted(compare(&short, &each).await), Some((9, 10)), "what is lost differs too");
+        assert_eq!(parted(compare(&short, &each, Which::Last).await), Some((9, 10)), "what is lost differs too");
+    }
+
+    #[tokio::test]
+    async fn marks_of_another_history_below_right_ones_are_found_when_a_view_is_opened() {
+        let [one, other] = [(); 2].map(|()| MemoryJournal::new(Arc::new(Still)));
+        write(&one, 1..=40).await;
+        write(&other, (1..=17).chain(100..=130)).await;
+        let mut mixed = marks(&one, [10, 20, 24]).await;
+        mixed.extend(marks(&other, [30, 40]).await);
+        assert_eq!(parted(compare(&other, &mixed, Which::Last).await), None, "the last one is right");
+        assert_eq!(parted(compare(&other, &mixed, Which::All).await), Some((10, 20)));
+        let right = marks(&other, [10, 20, 30, 40]).await;
+        assert_eq!(parted(compare(&other, &right, Which::All).await), None);
+    }
+
+    /// What was committed on another view that somebody put in the place of this one.
+    #[tokio::test]
+    async fn a_view_whose_marks_name_two_journals_has_parted_from_both() {
+        let journal = MemoryJournal::new(Arc::new(Still));
+        write(&journal, 1..=9).await;
+        let id = ViewId { projection: "totals".try_into().unwrap(), version: VersionId { code: 1, build: 1 } };
+        let view = MemoryViews::new().open(&id, &[], SegmentCount::ONE).await.unwrap();
+        let (mine, other) = (journal.id(), JournalId::from_bytes([7; 16]));
+        for (at, of) in [(2, other), (5, mine)] {
+            let seen = view.tokens().await.unwrap();
+            let token = view.claim(None, &seen).await.unwrap()[0];
+            let mark = journal.mark(Position::new(at)).await.unwrap();
+            let history = Some(NewMark { journal: of, mark, forget: vec![] });
+            let commit = Commit { history, ..Commit::of([token.step(Position::new(at), 1)]) };
+            view.writer().await.unwrap().commit(&commit).await.unwrap();
+        }
+        for checked in [check(&journal, &*view).await.map(drop), check_opened(&journal, &*view).await] {
+            let Err(StoreError::Parted(Parted::Journal { made_from, found })) = checked else { panic!("{checked:?}") };
+            assert_eq!((made_from, found), (other, mine));
+        }
     }
 }

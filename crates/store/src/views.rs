@@ -73,10 +73,24 @@ pub struct ViewHealth {
 /// The view's record of the history from which it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewHistory {
-    /// The journal.
-    pub journal: JournalId,
+    /// The journals that its marks name, each once: one, unless somebody put another view in the place of this one.
+    pub journals: Vec<JournalId>,
     /// Marks of its history, in the order of positions, the last one at most a little before the furthest token.
     pub marks: Vec<Mark>,
+}
+
+impl ViewHistory {
+    /// Returns the history with these marks, each of which names a journal; `None` if there is none.
+    pub fn of(kept: impl IntoIterator<Item = (JournalId, Mark)>) -> Option<Self> {
+        let mut history = Self { journals: Vec::new(), marks: Vec::new() };
+        for (journal, mark) in kept {
+            if !history.journals.contains(&journal) {
+                history.journals.push(journal);
+            }
+            history.marks.push(mark);
+        }
+        Some(history).filter(|history| !history.marks.is_empty())
+    }
 }
 
 impl Commit {

@@ -102,7 +102,7 @@ pub(super) async fn unbegun(versions: &Versions, id: &ViewId) -> Result<(), Stor
     if versions.catalog.current().version(id).is_none_or(|state| state.phase != Phase::Scheduled) {
         return Ok(());
     }
-    history::check(&*versions.journal, &*view).await?;
+    history::check_opened(&*versions.journal, &*view).await?;
     let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
     let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
     let covered = view.tokens().await?.into_iter().map(|token| token.position);

@@ -93,6 +93,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
             if !versions.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return Ok(());
             }
+            history::check_opened(&*versions.journal, &*view).await?;
             fits(&*versions.journal, &versions.catalog, id, &*view).await?;
             // A view that lacks a token is not opened only to be closed again.
             view.tokens().await?;
@@ -102,6 +103,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
         }
         None => match versions.views.find(id).await? {
             Some(view) => {
+                history::check_opened(&*versions.journal, &*view).await?;
                 fits(&*versions.journal, &versions.catalog, id, &*view).await?;
                 view.tokens().await?;
                 OpenVersion::still(id.clone(), view, None, Orders::of(state))

@@ -348,7 +348,7 @@ impl Delivery {
         }
         let found = async {
             let Some(view) = versions.views.find(&id).await? else { return Ok(None) };
-            history::check(&*versions.journal, &*view).await?;
+            history::check_opened(&*versions.journal, &*view).await?;
             Ok(Some(Other { id, view, open: None }))
         };
         match found.await {

@@ -52,11 +52,14 @@ fn flip_in(file: &Path, text: &[u8]) {
     assert!(flipped > 0, "it is in the file");
 }
 
+/// Flips a bit as a disk does, which changes no time.
 fn flip_at(path: &Path, at: u64) {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.set_modified(modified).unwrap();
 }
 
 fn is_damaged(reason: &WaitingOn) -> bool {

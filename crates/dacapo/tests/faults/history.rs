@@ -74,6 +74,70 @@ async fn a_view_of_another_journal_is_not_served_and_can_be_rebuilt() {
     node.shutdown().await;
 }
 
+/// Somebody writes another view over one that is open: that of another journal, or an older one of the same version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_overwritten_while_it_serves_is_told_never_answered_and_not_taken_up_later() {
+    for of_another_journal in [true, false] {
+        let [data, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let file = |directory: &Path| directory.join("views/totals/v1.1.db");
+        for (directory, amount) in [(&data, 1), (&other, 100)] {
+            let node = node(directory.path()).await;
+            fill(&node, 9, amount).await;
+            node.shutdown().await;
+        }
+        let bytes = std::fs::read(file(if of_another_journal { other.path() } else { data.path() })).unwrap();
+        let second = node(data.path()).await;
+        fill(&second, 3, 1).await;
+        second.shutdown().await;
+        drop(second);
+        let running = node(data.path()).await;
+        fill(&running, 3, 1).await;
+        std::fs::write(file(data.path()), &bytes).unwrap();
+        let is_told = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { error } if error.contains("another program wrote to it"));
+        // Nobody appends or asks before it is told.
+        until(&running, "it is told", |status| status.projections[0].versions[0].waiting_on.iter().any(is_told)).await;
+        assert!(running.not_ready().iter().any(|found| is_told(&found.reason)), "{:?}", running.not_ready());
+        let last = add(&running, "ledger-0", 1).await;
+        let asked = running.ask(TotalOf("ledger-0".into())).after(last).within(Duration::from_millis(50)).await;
+        let error = asked.expect_err("nobody is answered").to_string();
+        assert!(error.contains("another program wrote to it"), "{error}");
+        running.shutdown().await;
+        drop(running);
+        assert!(std::fs::read(file(data.path())).unwrap() == bytes, "not a byte was written to it");
+
+        let node = node(data.path()).await;
+        let is_told =
+            |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { error } if error.contains("-wal belongs"));
+        until(&node, "it is told", |status| status.projections[0].versions[0].waiting_on.iter().any(is_told)).await;
+        assert!(node.not_ready().iter().any(|found| is_told(&found.reason)), "{:?}", node.not_ready());
+        node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
+        ready_and_flip(&node, "v1.2").await;
+        phase(&node, "v1.2", Phase::Serving).await;
+        assert_eq!(ask(&node, "ledger-0", node.head()).await, (6, 6));
+        check_serving(&node).await;
+        node.shutdown().await;
+    }
+}
+
+/// The node follows again from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_view_that_is_put_in_place_while_no_node_runs_is_taken_up() {
+    let [data, older] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let first = node(data.path()).await;
+    fill(&first, 6, 1).await;
+    first.shutdown().await;
+    copy(&data.path().join("views"), older.path());
+    let second = node(data.path()).await;
+    fill(&second, 9, 1).await;
+    second.shutdown().await;
+    copy(older.path(), &data.path().join("views"));
+    let node = node(data.path()).await;
+    assert_eq!(ask(&node, "ledger-0", node.head()).await, (5, 5));
+    assert!(node.not_ready().is_empty());
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_went_on_differently_is_told_from_what_newer_views_have_seen() {
     let [data, backup] = [(); 2].map(|()| tempfile::tempdir().unwrap());

@@ -142,11 +142,18 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
     let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await;
     std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
+    let mut is_told = false;
     for number in 2..=20 {
         let last = add(&node, "ledger-1", 1).await;
+        if is_told {
+            continue;
+        }
         match node.ask(TotalOf("ledger-1".into())).after(last).await {
             Ok(answered) => assert_eq!(answered.value, (number, number)),
-            Err(error) => assert!(error.to_string().contains("is the file there"), "{error}"),
+            Err(error) => {
+                assert!(error.to_string().contains("was removed or renamed"), "{error}");
+                is_told = true;
+            }
         }
     }
     node.shutdown().await;

@@ -15,15 +15,14 @@ use super::value::added;
 pub(super) async fn read(session: &mut Session, schema: &str) -> Sent<Option<ViewHistory>> {
     let sql = format!("SELECT position, digest, journal FROM {schema}._dacapo_history ORDER BY position");
     let rows = session.fetch(&sql, PgArguments::default()).await?;
-    let Some(last) = rows.last() else { return Ok(None) };
-    let journal: Uuid = last.try_get(2)?;
-    let mut marks = Vec::with_capacity(rows.len());
+    let mut kept = Vec::with_capacity(rows.len());
     for row in &rows {
         let negative = || StoreError::corrupt(format!("{schema}._dacapo_history"), "a position is negative");
         let position = position(row.try_get(0)?).ok_or_else(negative)?;
-        marks.push(Mark { position, digest: digest(row.try_get(1)?) });
+        let journal: Uuid = row.try_get(2)?;
+        kept.push((JournalId::from_bytes(journal.into_bytes()), Mark { position, digest: digest(row.try_get(1)?) }));
     }
-    Ok(Some(ViewHistory { journal: JournalId::from_bytes(journal.into_bytes()), marks }))
+    Ok(ViewHistory::of(kept))
 }
 
 /// Keeps a mark in the open transaction. Nodes that have other segments may keep the same one at the same time.

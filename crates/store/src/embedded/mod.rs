@@ -14,6 +14,8 @@ mod lock;
 mod look;
 #[cfg(test)]
 mod moved_tests;
+#[cfg(test)]
+mod replaced_tests;
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 mod sim_disk;

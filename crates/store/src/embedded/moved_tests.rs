@@ -18,7 +18,7 @@ use crate::table::{Column, ColumnKind, Table, Value};
 use crate::views::{Commit, View, Views};
 use crate::{CommitError, of_none};
 
-const COUNTS: Table = Table {
+pub(super) const COUNTS: Table = Table {
     name: "counts",
     columns: &[
         Column { name: "id", kind: ColumnKind::Integer, optional: false },
@@ -29,40 +29,40 @@ const COUNTS: Table = Table {
     indexes: &[],
 };
 /// Each has a page of its own.
-const ROWS: u64 = 8;
+pub(super) const ROWS: u64 = 8;
 /// The number of events that are applied to what was opened, to see what comes of it.
 const MORE: u64 = ROWS + 3;
 
-const WAL_HEADER_BYTES: u64 = 32;
+pub(super) const WAL_HEADER_BYTES: u64 = 32;
 const FRAME_BYTES: u64 = 24 + 4_096;
 
-fn id() -> ViewId {
+pub(super) fn id() -> ViewId {
     ViewId { projection: ProjectionName::new("counts").unwrap(), version: VersionId { code: 1, build: 1 } }
 }
 
-fn file(dir: &Path) -> PathBuf {
+pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("counts/v1.1.db")
 }
 
-fn row(id: u64, events: u64) -> Vec<Value> {
+pub(super) fn row(id: u64, events: u64) -> Vec<Value> {
     let text = format!("row {id} ").repeat(400);
     vec![Value::Integer(id.cast_signed()), Value::Integer(events.cast_signed()), Value::Text(text)]
 }
 
 /// Returns the rows once all events through `position` were applied, each once: an event counts in one row.
-fn right(position: u64) -> Vec<Vec<Value>> {
+pub(super) fn right(position: u64) -> Vec<Vec<Value>> {
     let events = |id| (1..=position).filter(|event| event % ROWS == id).count() as u64;
     (0..ROWS).filter(|id| events(*id) > 0).map(|id| row(id, events(id))).collect()
 }
 
-async fn open(dir: &Path) -> Result<(SqliteViews, Arc<dyn View>), StoreError> {
+pub(super) async fn open(dir: &Path) -> Result<(SqliteViews, Arc<dyn View>), StoreError> {
     let views = SqliteViews::open(dir)?;
     let view = views.open(&id(), &[COUNTS], SegmentCount::ONE).await?;
     Ok((views, view))
 }
 
 /// Returns a view with every row in its file, and nothing in the WAL.
-async fn begun(dir: &Path) -> (SqliteViews, Arc<dyn View>) {
+pub(super) async fn begun(dir: &Path) -> (SqliteViews, Arc<dyn View>) {
     let (views, view) = open(dir).await.unwrap();
     apply(&*view, ROWS + 4).await.unwrap();
     drop((view, views));
@@ -70,7 +70,7 @@ async fn begun(dir: &Path) -> (SqliteViews, Arc<dyn View>) {
 }
 
 /// Applies the events through `through`, each in a commit of its own, and counts the ones before each on what it reads.
-async fn apply(view: &dyn View, through: u64) -> Result<(), StoreError> {
+pub(super) async fn apply(view: &dyn View, through: u64) -> Result<(), StoreError> {
     let me = Some(MemberId::from_bytes([1; 16]));
     let seen = view.tokens().await?;
     let mut token = if seen[0].claimed_by == me { seen[0] } else { view.claim(me, &seen).await?[0] };
@@ -94,14 +94,14 @@ async fn apply(view: &dyn View, through: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn rows(view: &dyn View) -> Result<(Position, Vec<Vec<Value>>), StoreError> {
+pub(super) async fn rows(view: &dyn View) -> Result<(Position, Vec<Vec<Value>>), StoreError> {
     let mut reader = view.reader().await?;
     let position = reader.tokens()[0].position;
     Ok((position, reader.page(&COUNTS, None, usize::MAX).await?))
 }
 
 /// What a start on these files comes to: whether all was right, or whether damage was told.
-async fn start(dir: &Path) -> Result<(), String> {
+pub(super) async fn start(dir: &Path) -> Result<(), String> {
     let tried = async {
         let (_views, view) = open(dir).await?;
         let (position, found) = rows(&*view).await?;
@@ -122,7 +122,7 @@ async fn start(dir: &Path) -> Result<(), String> {
 }
 
 /// Moves pages into the file, and has each step of it told on the way.
-fn move_pages(dir: &Path, told: impl FnMut(&Path, &'static str) + 'static) -> (i64, i64) {
+pub(super) fn move_pages(dir: &Path, told: impl FnMut(&Path, &'static str) + 'static) -> (i64, i64) {
     let path = file(dir);
     let mut db = Db::in_file(&path, &Place::new(path.display().to_string())).unwrap();
     steps::TOLD.set(Some(Box::new(told)));
@@ -135,7 +135,7 @@ fn move_pages(dir: &Path, told: impl FnMut(&Path, &'static str) + 'static) -> (i
 }
 
 /// Returns the files as a process leaves them that is killed now.
-fn killed(dir: &Path) -> TempDir {
+pub(super) fn killed(dir: &Path) -> TempDir {
     let left = tempfile::tempdir().unwrap();
     std::fs::create_dir(left.path().join("counts")).unwrap();
     for suffix in ["", "-wal", NOTE, NEW_NOTE] {
@@ -391,9 +391,10 @@ async fn what_is_left_of_a_dropped_view_notes_nothing_beside_one_that_was_made_a
     views.drop_view(&id()).await.unwrap();
     let anew = views.open(&id(), &[COUNTS], SegmentCount::ONE).await.unwrap();
     apply(&*anew, 3).await.unwrap();
+    let noted = std::fs::read(beside(&path, NOTE)).unwrap();
     let moved = checkpoint(&mut old);
     assert!(matches!(moved, Err(StoreError::Unavailable { .. })), "{moved:?}");
-    assert!(!beside(&path, NOTE).exists());
+    assert_eq!(std::fs::read(beside(&path, NOTE)).unwrap(), noted);
     drop((old, view));
     start(killed(dir.path()).path()).await.unwrap();
 }

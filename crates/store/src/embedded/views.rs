@@ -140,7 +140,7 @@ impl Folder {
         let name = path.display().to_string();
         let place = if self.looks { Place::to_look_at(name) } else { Place::on_disk(name, Arc::clone(&self.full)) };
         // This comes before SQLite opens anything and uses what is left of the WAL.
-        is_whole(&path).inspect_err(|error| {
+        is_whole(&path, &place).inspect_err(|error| {
             if matches!(error, StoreError::Corrupt { .. }) {
                 place.damaged(error);
             }
@@ -273,6 +273,7 @@ impl Home for FileHome {
     }
 
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.place.check_files()?;
         act(&mut locked(&self.control))
     }
 
@@ -284,12 +285,14 @@ impl Home for FileHome {
     }
 
     fn snapshot_now(&self) -> Option<Db> {
+        self.place.check_files().ok()?;
         let mut db = locked(&self.idle).pop()?;
         db.tried("begin to read", |connection| connection.execute_batch("BEGIN")).ok()?;
         Some(db)
     }
 
     fn snapshot(&self) -> Result<Db, StoreError> {
+        self.place.check_files()?;
         let idle = locked(&self.idle).pop();
         let mut db = match idle {
             Some(db) => db,
@@ -304,6 +307,7 @@ impl Home for FileHome {
     }
 
     fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.place.check_files()?;
         Ok(ViewCopy::File(self.path.clone()))
     }
 
@@ -365,6 +369,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
     if place.looks {
         return look::connect(path, place, cache_kib);
     }
+    place.check_files()?;
     let mut db = Db::in_file(path, place)?;
     db.tried("open the view", |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -377,7 +382,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
 }
 
 /// Checks that SQLite may open a view: that all of it are files, and that the WAL is whole as far as it is needed.
-fn is_whole(path: &Path) -> Result<(), StoreError> {
+fn is_whole(path: &Path, place: &Place) -> Result<(), StoreError> {
     for suffix in OPENED {
         let path = beside(path, suffix);
         if let Some(other) = other_than_a_file(&path).map_err(|error| io_fault("look at", &path, &error))? {
@@ -395,7 +400,7 @@ fn is_whole(path: &Path) -> Result<(), StoreError> {
         let found = format!("it is empty, but {log} bytes of its WAL are left; rebuild the projection");
         return Err(corrupt(&path.display().to_string(), &found));
     }
-    moved::look(path)
+    moved::look(path, place)
 }
 
 /// Makes an empty file for a view.

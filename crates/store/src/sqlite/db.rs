@@ -52,6 +52,9 @@ impl Db {
         let vfs = vfs::name().map_err(|code| failed(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)))?;
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs).map_err(failed)?;
         vfs::reserve(&mut connection).map_err(failed)?;
+        if let Some(watch) = vfs::watch(&connection) {
+            place.watch(watch)?;
+        }
         Self::new(connection, Arc::clone(place))
     }
 
@@ -68,6 +71,11 @@ impl Db {
     /// Records that the view is not what was written.
     pub(super) fn found_damaged(&self, damage: &StoreError) {
         self.place.damaged(damage);
+    }
+
+    /// Checks that no other program has changed the files of the view.
+    pub(super) fn check_files(&self) -> Result<(), StoreError> {
+        self.place.check_files()
     }
 
     /// Records that a transaction was committed.
@@ -103,6 +111,7 @@ impl Db {
 
     /// Begins a transaction that writes. Once this returns, it has the write lock.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        self.place.check_files()?;
         self.settle();
         let full = self.place.full.load(Ordering::Acquire);
         if std::mem::replace(&mut self.full, full) != full {
@@ -239,11 +248,12 @@ pub(crate) fn escaped(path: &Path) -> String {
 impl Drop for Db {
     fn drop(&mut self) {
         // The last connection that is closed removes the files beside its own by name. After a drop, files with those
-        // names may belong to a new view of the same name.
-        if self.place.gone.load(Ordering::Acquire)
+        // names may belong to a new view of the same name. After a change by another program, the pages of the WAL do
+        // not belong to the file, and the WAL is left as it is.
+        if (self.place.gone.load(Ordering::Acquire) || self.place.check_files().is_err())
             && let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {
-            tracing::warn!(place = self.place(), %error, "cannot close a dropped view without touching its files");
+            tracing::warn!(place = self.place(), %error, "cannot close a view without touching its files");
         }
     }
 }

@@ -15,13 +15,15 @@ impl Db {
             let sql = "SELECT position, digest, journal FROM _dacapo_history ORDER BY position";
             connection.prepare_cached(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         })?;
-        let Some((.., journal)) = rows.last() else { return Ok(None) };
         let wrong = |found: &str| StoreError::corrupt(format!("_dacapo_history of {}", self.place()), found);
-        let journal =
-            journal.as_slice().try_into().map_err(|_| wrong("the identity of the journal has not 16 bytes"))?;
-        let mark = |(at, number, _): &(i64, i64, _)| Some(Mark { position: position(*at)?, digest: digest(*number) });
-        let marks = rows.iter().map(mark).collect::<Option<_>>().ok_or_else(|| wrong("a position is negative"))?;
-        Ok(Some(ViewHistory { journal: JournalId::from_bytes(journal), marks }))
+        let mut kept = Vec::with_capacity(rows.len());
+        for (at, number, journal) in rows {
+            let journal =
+                journal.as_slice().try_into().map_err(|_| wrong("the identity of the journal has not 16 bytes"))?;
+            let position = position(at).ok_or_else(|| wrong("a position is negative"))?;
+            kept.push((JournalId::from_bytes(journal), Mark { position, digest: digest(number) }));
+        }
+        Ok(ViewHistory::of(kept))
     }
 
     /// Stores a mark in the open transaction.

@@ -26,6 +26,7 @@ mod tokens;
 mod value;
 pub(crate) mod vfs;
 pub(crate) mod view;
+mod watch;
 mod writer;
 
 pub(crate) use db::{Db, escaped};

@@ -34,6 +34,10 @@ const RESERVED_AT: usize = 20;
 /// number of changes of its tables, and the version of SQLite. The digest does not cover them, since a copy that SQLite
 /// makes of a file has other values. Wrong values lead to errors or to more work, never to another answer.
 const OF_FILE: &[Range<usize>] = &[18..20, 24..32, 40..44, 92..100];
+/// The number of changes in the header of a file, and its second place, which shows that the size in the header is right.
+/// SQLite needs it only without a WAL. So it can be a stamp: the file gets another one whenever all pages of a WAL were
+/// moved into it.
+const CHANGES: [Range<usize>; 2] = [24..28, 92..96];
 /// The beginning of the header of a file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of the header of a file.
@@ -74,6 +78,17 @@ fn digest(page: u64, content: &[u8]) -> [u8; RESERVED_BYTES] {
     first.copy_from_slice(content);
     OF_FILE.iter().for_each(|of_file| first[of_file.clone()].fill(0));
     XxHash3_64::oneshot_with_seed(page, &first).to_le_bytes()
+}
+
+/// Writes a stamp into the header of a file.
+pub(super) fn stamp(header: &mut [u8], stamp: u32) {
+    CHANGES.iter().for_each(|at| header[at.clone()].copy_from_slice(&stamp.to_be_bytes()));
+}
+
+/// Returns the stamp in the header of a file.
+pub(super) fn stamp_of(header: &[u8; HEADER_BYTES]) -> u32 {
+    let [at, _] = CHANGES;
+    header[at].iter().fold(0, |stamp, byte| stamp << 8 | u32::from(*byte))
 }
 
 /// Returns true if a file has no digests, according to its header. Earlier builds and other programs make such files.

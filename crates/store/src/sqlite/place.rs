@@ -7,16 +7,18 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::error::StoreError;
+use crate::files::with_advice;
 use crate::limits;
 use crate::sqlite::fault::fault;
 use crate::sqlite::pages::{self, Unread};
 use crate::sqlite::vfs::fails;
 use crate::sqlite::view::locked;
+use crate::sqlite::watch::Watch;
 use crate::views::ViewHealth;
 
 /// The place of a view. All users of the view in a process share it.
@@ -41,6 +43,8 @@ pub(crate) struct Place {
     /// The file, for checks of its pages. It is closed with the last connection and not before: a process that closes a
     /// file releases all its locks on the file, including those of SQLite.
     file: Mutex<Option<Arc<File>>>,
+    /// The watch of the files that the first connection opened.
+    watch: OnceLock<Arc<Watch>>,
 }
 
 /// A failed use.
@@ -67,8 +71,8 @@ impl Place {
     }
 
     fn of(name: String, full: Arc<AtomicBool>, looks: bool) -> Self {
-        let (gone, damaged, failing, is_failing, reading, file) = Default::default();
-        Self { name, gone, full, looks, damaged, failing, is_failing, reading, file }
+        let (gone, damaged, failing, is_failing, reading, file, watch) = Default::default();
+        Self { name, gone, full, looks, damaged, failing, is_failing, reading, file, watch }
     }
 
     /// Returns the file of the view, which is at `path`.
@@ -112,6 +116,41 @@ impl Place {
         if damaged.is_none() {
             tracing::error!(view = self.name, error = %found, "a view is damaged: rebuild its projection");
             *damaged = Some(found.to_string());
+        }
+    }
+
+    /// Takes over the watch of the files that a connection has opened. All connections have the same files.
+    pub(super) fn watch(&self, opened: Arc<Watch>) -> Result<(), StoreError> {
+        // If the first connection opened another file, the directory no longer names that one.
+        self.watch.get_or_init(|| opened);
+        self.check_files()
+    }
+
+    /// Checks that no other program has removed, replaced or changed the files of the view. If one has, nothing is read
+    /// from the view or written to it any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if one has, from then on; [`StoreError::Unavailable`] if the files cannot be looked at.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        let Some(watch) = self.watch.get() else { return Ok(()) };
+        let changed = watch.changed().map_err(|error| {
+            StoreError::unavailable(format!("look at the files of {}", self.name), with_advice(&error))
+        })?;
+        match changed {
+            // The files of a dropped view are removed.
+            Some(changed) if !self.gone.load(Ordering::Acquire) => {
+                let found = StoreError::corrupt(
+                    changed.file.display().to_string(),
+                    format!(
+                        "{}, so nothing is read from this view or written to it any more: stop the process and put back \
+                         the file that was there, with its -wal and -moved, or rebuild the projection",
+                        changed.found
+                    ),
+                );
+                self.damaged(&found);
+                Err(found)
+            }
+            _ => Ok(()),
         }
     }
 

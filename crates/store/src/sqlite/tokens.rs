@@ -110,6 +110,7 @@ impl Db {
             .iter()
             .try_for_each(|asked| self.move_token(*asked))
             .and_then(|()| Ok(self.keep(commit)?))
+            .and_then(|()| Ok(self.check_files()?))
             .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?))
             .inspect(|()| self.committed());
         if result.is_err() {

@@ -30,12 +30,13 @@ mod view;
 mod wal;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::{Connection, ffi};
 
 use super::pages::{self, PAGE_BYTES};
-use file::{File, close, methods, open, real};
+use super::watch::Watch;
+use file::{File, close, methods, open, real, watch_of};
 use io::{read, write};
 use locks::{shm_lock, shm_unmap};
 use view::{file_control, shm_map, sync, truncate};
@@ -78,6 +79,18 @@ pub(super) fn reserve(connection: &mut Connection) -> rusqlite::Result<()> {
     match code {
         ffi::SQLITE_OK => Ok(()),
         code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
+}
+
+/// Returns the watch of the files of an open view.
+pub(super) fn watch(connection: &Connection) -> Option<Arc<Watch>> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the handle is open for as long as the connection is, and this control writes one pointer to its open
+    // file. Nobody else uses the connection meanwhile, which is borrowed here and cannot be shared between threads.
+    unsafe {
+        let to = (&raw mut file).cast::<c_void>();
+        let code = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, to);
+        if code == ffi::SQLITE_OK { watch_of(file) } else { None }
     }
 }
 

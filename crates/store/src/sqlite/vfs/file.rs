@@ -4,6 +4,7 @@ use std::ffi::{CStr, OsStr, c_int};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::ffi;
 
@@ -11,6 +12,7 @@ use super::view::{Moving, ViewFile};
 use super::wal::WalFile;
 use super::{LOOK_NAME, METHODS};
 use crate::sqlite::pages;
+use crate::sqlite::watch::Watch;
 
 /// An open file, in SQLite's form. The file of the real VFS follows it in memory.
 #[repr(C)]
@@ -80,10 +82,11 @@ pub(super) unsafe extern "C" fn open(
         let is_look = CStr::from_ptr((*vfs).zName) == LOOK_NAME;
         let vfs = (*vfs).pAppData.cast::<ffi::sqlite3_vfs>();
         let Some(open) = (*vfs).xOpen else { return ffi::SQLITE_CANTOPEN };
-        let kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
+        let mut kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
             ffi::SQLITE_OPEN_MAIN_DB => {
                 let (wal, index) = (std::ptr::null_mut(), std::ptr::null());
-                Kind::View(ViewFile { wal, index, moving: Moving::Nothing, kept: Vec::new(), fails: false })
+                let (moving, kept, fails, watch, writing) = (Moving::Nothing, Vec::new(), false, None, None);
+                Kind::View(ViewFile { wal, index, moving, kept, fails, watch, writing })
             }
             ffi::SQLITE_OPEN_WAL => Kind::Wal(WalFile::of(view_of(name))),
             _ => return noted(open(vfs, name, file, flags, out_flags)),
@@ -106,10 +109,26 @@ pub(super) unsafe extern "C" fn open(
         }
         let path = if name.is_null() { c"a view" } else { CStr::from_ptr(name) };
         let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+        if let Kind::View(view) = &mut kind
+            && !is_look
+            && !name.is_null()
+        {
+            match Watch::of(&path) {
+                Ok(watch) if !has_moved(file) => view.watch = Some(watch),
+                // The directory names another file by now.
+                _ => {
+                    methods(file).xClose.map(|close| close(real(file)));
+                    return ffi::SQLITE_CANTOPEN;
+                }
+            }
+        }
         if let Kind::Wal(wal) = &kind
             && let Some(view) = view_file(wal.view)
         {
             view.wal = file;
+            if let Some(watch) = &view.watch {
+                watch.wal_opened();
+            }
         }
         (*file.cast::<File>()).state = Box::into_raw(Box::new(State { path, kind }));
         (*file).pMethods = &METHODS;
@@ -140,6 +159,34 @@ pub(super) unsafe fn view_of(name: ffi::sqlite3_filename) -> *mut ffi::sqlite3_f
     }
 }
 
+/// Returns true if the directory does not name the open file any more, as far as SQLite's VFS can tell.
+///
+/// # Safety
+/// The real file is open.
+unsafe fn has_moved(file: *mut ffi::sqlite3_file) -> bool {
+    let mut has_moved: c_int = 0;
+    // SAFETY: this control writes one int.
+    unsafe {
+        let control = methods(file).xFileControl;
+        control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut has_moved).cast()));
+    }
+    has_moved != 0
+}
+
+/// Returns the watch of the file of a view.
+///
+/// # Safety
+/// `view` is null or an open file of SQLite, and no other thread uses it meanwhile.
+pub(super) unsafe fn watch_of(view: *mut ffi::sqlite3_file) -> Option<Arc<Watch>> {
+    // SAFETY: a file with these methods was opened here.
+    unsafe {
+        if view.is_null() || !std::ptr::eq((*view).pMethods, &raw const METHODS) {
+            return None;
+        }
+        view_file(view).and_then(|view| view.watch.clone())
+    }
+}
+
 /// Returns the state of the file of a view.
 ///
 /// # Safety
@@ -162,6 +209,9 @@ pub(super) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
             && let Some(view) = view_file(wal.view)
         {
             view.wal = std::ptr::null_mut();
+            if let Some(watch) = &view.watch {
+                watch.wal_closed();
+            }
         }
         drop(Box::from_raw((*file.cast::<File>()).state));
         methods(file).xClose.map_or(ffi::SQLITE_OK, |close| close(real(file)))

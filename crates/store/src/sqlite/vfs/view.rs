@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
@@ -12,7 +13,8 @@ use super::io::{read_real, write_real};
 use super::locks::Locks;
 use super::steps::step;
 use crate::sqlite::moved::{self, Moved, Noted};
-use crate::sqlite::pages::{self, PAGE_BYTES, Round, WAL_HEADER_BYTES};
+use crate::sqlite::pages::{self, HEADER_BYTES, PAGE_BYTES, Round, SALT_BYTES, WAL_HEADER_BYTES};
+use crate::sqlite::watch::{Watch, Writing};
 
 /// The place in the index of a WAL of the last frame whose page is being moved (<https://sqlite.org/walformat.html>,
 /// `nBackfillAttempted`).
@@ -30,6 +32,10 @@ pub(super) struct ViewFile {
     pub(super) kept: Vec<Locks>,
     /// True if the last attempt to note a move failed.
     pub(super) fails: bool,
+    /// The watch of its files; `None` if the view is only looked at.
+    pub(super) watch: Option<Arc<Watch>>,
+    /// The write that is under way while pages are moved.
+    pub(super) writing: Option<Writing>,
 }
 
 /// How far pages are moved.
@@ -51,6 +57,21 @@ impl ViewFile {
             Moving::Noted(_) | Moving::All(_) => Ok(()),
             Moving::Refused(code) => Err(code),
             Moving::Nothing => Err(ffi::SQLITE_IOERR_WRITE),
+        }
+    }
+
+    /// Notes that this process writes to the file, until the answer is dropped.
+    fn write(&self) -> Option<Writing> {
+        self.watch.as_ref().map(Watch::write)
+    }
+
+    /// Checks that the files are still those that this process has opened and written to. Nothing is noted beside other
+    /// files. They may be those of a new view, if this one was dropped.
+    fn is_unchanged(&self) -> Result<(), c_int> {
+        match self.watch.as_ref().map(|watch| watch.changed()) {
+            None | Some(Ok(None)) => Ok(()),
+            Some(Ok(Some(_))) => Err(ffi::SQLITE_READONLY_DBMOVED),
+            Some(Err(_)) => Err(ffi::SQLITE_IOERR_FSTAT),
         }
     }
 
@@ -87,16 +108,77 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, view: &ViewFile, bytes:
         return ffi::SQLITE_IOERR_WRITE;
     }
     let number = at / PAGE_BYTES as u64 + 1;
+    let _writing = view.write();
     // SAFETY: as the caller's.
     unsafe {
         step(path(file), "page");
-        // A page from the WAL was sealed there.
-        if pages::is_sound(number, page) {
-            return write_real(file, page, at);
-        }
         let mut page = *page;
-        pages::seal(number, &mut page);
+        // A page from the WAL was sealed there.
+        if !pages::is_sound(number, &page) {
+            pages::seal(number, &mut page);
+        }
+        // Until all pages are moved, the file stays the one that the note names.
+        if number == 1
+            && let Moving::Noted(moved) = view.moving
+        {
+            pages::stamp(&mut page, moved.stamp);
+        }
         write_real(file, &page, at)
+    }
+}
+
+/// Returns the stamp in the header of the file.
+///
+/// # Safety
+/// `file` was opened here and is open.
+unsafe fn stamp_of(file: *mut ffi::sqlite3_file) -> Result<u32, c_int> {
+    let mut header = [0; HEADER_BYTES];
+    // SAFETY: as the caller's.
+    match unsafe { read_real(file, &mut header, 0) } {
+        ffi::SQLITE_OK => Ok(pages::stamp_of(&header)),
+        code => Err(code),
+    }
+}
+
+/// Writes the stamp of a file into which all pages were moved.
+///
+/// # Safety
+/// As [`write()`].
+unsafe fn write_stamp(file: *mut ffi::sqlite3_file, view: &ViewFile, stamp: u32) -> c_int {
+    let _writing = view.write();
+    let mut header = [0; HEADER_BYTES];
+    // SAFETY: as the caller's.
+    unsafe {
+        match read_real(file, &mut header, 0) {
+            ffi::SQLITE_OK => {
+                pages::stamp(&mut header, stamp);
+                write_real(file, &header, 0)
+            }
+            code => code,
+        }
+    }
+}
+
+/// Notes beside the file that a WAL with these salts begins, before its first frame. If that cannot be noted, nothing
+/// is noted there, which is right as well: all pages of an earlier WAL are in the file.
+///
+/// # Safety
+/// `file` is that of a view, was opened here, is open, and is not used by another thread meanwhile.
+pub(super) unsafe fn note_begun(file: *mut ffi::sqlite3_file, salts: [u8; SALT_BYTES]) -> c_int {
+    // SAFETY: as the caller's.
+    unsafe {
+        let Kind::View(view) = kind(file) else { return ffi::SQLITE_MISUSE };
+        if let Err(code) = view.is_unchanged() {
+            return code;
+        }
+        let stamp = match stamp_of(file) {
+            Ok(stamp) => stamp,
+            Err(code) => return code,
+        };
+        match view.note(path(file), &Moved { salts, frames: 0, whole: true, stamp }) {
+            Ok(()) => ffi::SQLITE_OK,
+            Err(code) => moved::forget(path(file)).map_or(code, |()| ffi::SQLITE_OK),
+        }
     }
 }
 
@@ -108,6 +190,7 @@ pub(super) unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64
         if let Err(code) = view.may_write() {
             return code;
         }
+        let _writing = view.write();
         let code = truncate(real(file), size);
         if code == ffi::SQLITE_OK
             && let Moving::Noted(moved) = view.moving
@@ -122,14 +205,19 @@ pub(super) unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int)
     // SAFETY: SQLite gives an open file.
     unsafe {
         let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
-        let code = sync(real(file), flags);
-        let Kind::View(view) = kind(file) else { return code };
-        // Only after this may SQLite begin the WAL again, or remove it.
-        match std::mem::replace(&mut view.moving, Moving::Nothing) {
-            Moving::All(moved) if code == ffi::SQLITE_OK => {
-                view.note(path(file), &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
-            }
-            _ => code,
+        let Kind::View(view) = kind(file) else { return sync(real(file), flags) };
+        let Moving::All(moved) = std::mem::replace(&mut view.moving, Moving::Nothing) else {
+            return sync(real(file), flags);
+        };
+        let moved = moved.all();
+        let stamped = write_stamp(file, view, moved.stamp);
+        if stamped != ffi::SQLITE_OK {
+            return stamped;
+        }
+        match sync(real(file), flags) {
+            // Only after this may SQLite begin the WAL again, or remove it.
+            ffi::SQLITE_OK => view.note(path(file), &moved).err().unwrap_or(ffi::SQLITE_OK),
+            code => code,
         }
     }
 }
@@ -146,7 +234,13 @@ pub(super) unsafe extern "C" fn file_control(
             let begun = begin_to_move(file);
             if let Kind::View(view) = kind(file) {
                 view.moving = begun.map_or_else(Moving::Refused, Moving::Noted);
+                view.writing = if begun.is_ok() { view.write() } else { None };
             }
+        }
+        if what == ffi::SQLITE_FCNTL_CKPT_DONE
+            && let Kind::View(view) = kind(file)
+        {
+            view.writing = None;
         }
         methods(file).xFileControl.map_or(ffi::SQLITE_NOTFOUND, |control| control(real(file), what, argument))
     }
@@ -164,13 +258,7 @@ unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
         if view.wal.is_null() || view.index.is_null() {
             return Err(ffi::SQLITE_IOERR_SHMMAP);
         }
-        // Nothing is noted for a view that was dropped, since a new view may have its name.
-        let mut is_gone: c_int = 0;
-        let control = methods(file).xFileControl;
-        control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut is_gone).cast()));
-        if is_gone != 0 {
-            return Err(ffi::SQLITE_READONLY_DBMOVED);
-        }
+        view.is_unchanged()?;
         let mut header = [0; WAL_HEADER_BYTES as usize];
         let code = read_real(view.wal, &mut header, 0);
         if code != ffi::SQLITE_OK {
@@ -186,7 +274,7 @@ unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
             Ok(Noted::Moved(before)) if before.salts == salts => before.frames,
             _ => 0,
         };
-        let moved = Moved { salts, frames: frames.max(before), whole: false };
+        let moved = Moved { salts, frames: frames.max(before), whole: false, stamp: stamp_of(file)? };
         view.note(path(file), &moved).map(|()| moved)
     }
 }

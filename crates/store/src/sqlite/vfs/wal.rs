@@ -17,16 +17,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use super::file::{Kind, kind};
+use super::file::{Kind, kind, view_file};
 use super::io::{read_real, write_real};
-use super::view::ViewFile;
+use super::view::{self, ViewFile};
 use crate::sqlite::frames::{self, Before, Frame, Header, SUM_BYTES, Sums, page_of, sum_of};
-use crate::sqlite::pages::{self, FRAME_BYTES, FRAME_HEADER_BYTES, Order, PAGE_BYTES, WAL_HEADER_BYTES};
+use crate::sqlite::pages::{
+    self, FRAME_BYTES, FRAME_HEADER_BYTES, Order, PAGE_BYTES, Round, SALT_BYTES, WAL_HEADER_BYTES,
+};
 
 /// The place in the index of a WAL of the number of the last committed frame, and of its checksum as SQLite made it
 /// (<https://sqlite.org/walformat.html>, `mxFrame` and `aFrameCksum`).
 const LAST_AT: usize = 16;
 const LAST_SUM_AT: usize = 24;
+/// The place of the salts of the WAL there (`aSalt`), and in the header of a frame.
+const SALTS_AT: usize = 32;
+const FRAME_SALTS: std::ops::Range<usize> = 8..8 + SALT_BYTES;
 
 /// A WAL.
 pub(super) struct WalFile {
@@ -40,6 +45,10 @@ pub(super) struct WalFile {
     end: u64,
     /// The checksums of the frame that was written last, as long as nobody else can have written after it.
     last: Option<Last>,
+    /// The salts of the WAL, if this connection has begun it in this transaction. The index has them with the commit.
+    begun: Option<[u8; SALT_BYTES]>,
+    /// True if its beginning is noted.
+    is_noted: bool,
     /// A buffer for one frame.
     frame: Box<Frame>,
 }
@@ -65,7 +74,7 @@ struct Last {
 impl WalFile {
     pub(super) fn of(view: *mut ffi::sqlite3_file) -> Self {
         let frame = Box::new([0; FRAME_BYTES as usize]);
-        Self { view, header: None, order: None, end: 0, last: None, frame }
+        Self { view, header: None, order: None, end: 0, last: None, begun: None, is_noted: false, frame }
     }
 }
 
@@ -85,7 +94,7 @@ pub(super) unsafe fn begin(view: &ViewFile) {
     }
     // SAFETY: the WAL exists until it is closed, and is then forgotten.
     let Kind::Wal(wal) = (unsafe { kind(view.wal) }) else { return };
-    (wal.header, wal.end) = (None, 0);
+    (wal.header, wal.end, wal.begun) = (None, 0, None);
     // SAFETY: as the caller's.
     wal.last = wal.last.filter(|last| unsafe { is_last(view, last) });
 }
@@ -104,7 +113,23 @@ unsafe fn is_last(view: &ViewFile, last: &Last) -> bool {
     last.next == next && last.sums.made == frames::sum_bytes((word(LAST_SUM_AT), word(LAST_SUM_AT + 4)))
 }
 
-/// Reads the page of a frame. Returns `None` if it is not sound.
+/// Returns the salts of the WAL according to its index; `None` if no index is mapped.
+///
+/// # Safety
+/// `view` is null or was opened here and is open, and no other thread uses it meanwhile.
+unsafe fn salts_of(view: *mut ffi::sqlite3_file) -> Option<[u8; SALT_BYTES]> {
+    // SAFETY: as the caller's. The index exists until it is unmapped, and is then forgotten. SQLite maps more of it than
+    // this, aligned.
+    unsafe {
+        let index = view_file(view).map(|view| view.index).filter(|index| !index.is_null())?;
+        let word = |at| (*index.add(SALTS_AT + at).cast::<AtomicU32>()).load(Ordering::Acquire).to_ne_bytes();
+        let ([a, b, c, d], [e, f, g, h]) = (word(0), word(4));
+        Some([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// Reads the page of a frame. Returns `None` if it is not sound, or not of this WAL. A frame that is written a second
+/// time in its transaction has no salts until the commit.
 ///
 /// # Safety
 /// `file` is that of `wal`, was opened here, and is open. `at` is the beginning of the page.
@@ -119,7 +144,13 @@ pub(super) unsafe fn read_page(
         ffi::SQLITE_OK => {
             let (header, page) = wal.frame.split_first_chunk()?;
             into.copy_from_slice(page);
-            pages::is_sound(page_of(header), page).then_some(ffi::SQLITE_OK)
+            let salts = &header[FRAME_SALTS];
+            // SAFETY: a WAL has the file of its view, which is closed after it.
+            let of_wal = unsafe { salts_of(wal.view) };
+            let is_of_wal = of_wal.is_none_or(|of_wal| *salts == of_wal)
+                || *salts == [0; SALT_BYTES]
+                || wal.begun.is_some_and(|begun| *salts == begun);
+            (is_of_wal && pages::is_sound(page_of(header), page)).then_some(ffi::SQLITE_OK)
         }
         ffi::SQLITE_IOERR_SHORT_READ => None,
         code => Some(code),
@@ -144,7 +175,12 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, byte
         if !is_page_of_frame(bytes.len(), at) {
             // This is the header of the WAL, with which it begins again.
             wal.last = None;
-            return write_real(file, bytes, at);
+            let code = write_real(file, bytes, at);
+            if code == ffi::SQLITE_OK && at == 0 {
+                wal.begun = bytes.try_into().ok().and_then(Round::of).map(|round| round.salts);
+                wal.is_noted = false;
+            }
+            return code;
         }
         let at = at - FRAME_HEADER_BYTES as u64;
         match before.filter(|written| written.at == at) {
@@ -177,6 +213,14 @@ unsafe fn write_header(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: 
 /// As [`write()`].
 unsafe fn write_frame(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: &Header, page: &[u8], at: u64) -> c_int {
     let last = wal.last.take().filter(|last| last.next == at);
+    if let Some(salts) = wal.begun.filter(|_| !wal.is_noted) {
+        // SAFETY: as the caller's; the file of the view is open as long as its WAL.
+        let noted = if wal.view.is_null() { ffi::SQLITE_OK } else { unsafe { view::note_begun(wal.view, salts) } };
+        if noted != ffi::SQLITE_OK {
+            return noted;
+        }
+        wal.is_noted = true;
+    }
     let mut before = None;
     if sum_of(header).is_some() {
         // SAFETY: as the caller's.
