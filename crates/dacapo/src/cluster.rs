@@ -1,11 +1,13 @@
 //! The cluster as this node sees it: its own lease, the other live members, and the time that all of them share.
 //!
+//! There are two clocks. [`SharedClock`] tells the time to people and in records, and may be set at any moment.
+//! [`SteadyClock`] decides whether a time has passed, and is never set while the process runs.
+//!
 //! A separate task renews the lease, never one that runs handlers. The assignment of segments follows from the live
 //! members (`dacapo_model::assign`), and each processor carries it out for itself. Nothing is decided here. A node
 //! whose lease has ended continues until it is fenced (I-4), which costs nothing but its own time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,29 +19,62 @@ use tokio::time::Instant;
 
 use crate::limits;
 
-/// The clock that the nodes of a cluster share: their own clocks, corrected by the store's clock each time a lease is
-/// renewed. So the end of a stand-by and the due time of a refused event are the same for all of them.
+/// The clock that the nodes of a cluster share: the store's clock as of the last renewal of the lease, and the time that
+/// has passed since. If the store has no clock, it is the node's own one.
 pub(crate) struct SharedClock {
     own: Arc<dyn Clock>,
-    /// The difference by which the store's clock is ahead, in microseconds.
-    ahead: AtomicI64,
+    /// The last time of the store, and the point at which it was that time.
+    store: Mutex<Option<(Timestamp, std::time::Instant)>>,
 }
 
 impl SharedClock {
     pub(crate) fn new(own: Arc<dyn Clock>) -> Self {
-        Self { own, ahead: AtomicI64::new(0) }
+        Self { own, store: Mutex::default() }
     }
 
-    /// Sets it by the time of the store, which was read between two readings of the own clock.
-    fn set(&self, asked: Timestamp, store: Timestamp, answered: Timestamp) {
-        let between = asked.micros() + (answered.micros() - asked.micros()) / 2;
-        self.ahead.store(store.micros() - between, Ordering::Relaxed);
+    /// Sets it by the time of the store, which was read between two points of the own clock.
+    fn set(&self, asked: std::time::Instant, store: Timestamp, answered: std::time::Instant) {
+        let between = asked + answered.saturating_duration_since(asked) / 2;
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some((store, between));
     }
 }
 
 impl Clock for SharedClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.own.now().micros() + self.ahead.load(Ordering::Relaxed))
+        match *self.store.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((time, at)) => time.plus(self.own.steady().saturating_duration_since(at)),
+            None => self.own.now(),
+        }
+    }
+
+    fn steady(&self) -> std::time::Instant {
+        self.own.steady()
+    }
+}
+
+/// The clock by which a node decides that a time has passed. It begins with the time of another clock and then only
+/// counts on, however that clock is set. It may therefore differ from the times of events.
+pub(crate) struct SteadyClock {
+    clock: Arc<dyn Clock>,
+    first: (Timestamp, std::time::Instant),
+}
+
+impl SteadyClock {
+    /// Returns a clock that begins with the present time of `clock`.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let first = (clock.now(), clock.steady());
+        Self { clock, first }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        let (time, at) = self.first;
+        time.plus(self.steady().saturating_duration_since(at))
+    }
+
+    fn steady(&self) -> std::time::Instant {
+        self.clock.steady()
     }
 }
 
@@ -193,9 +228,9 @@ impl Cluster {
 
     async fn renew(&self) -> Result<(), StoreError> {
         let me = self.me.borrow().clone();
-        let (asked, began) = (self.clock.own.now(), Instant::now());
+        let (asked, began) = (self.clock.steady(), Instant::now());
         if let Some(store) = self.members.now().await? {
-            self.clock.set(asked, store, self.clock.own.now());
+            self.clock.set(asked, store, self.clock.steady());
         }
         let live = self.members.renew(&me, self.lease).await?;
         self.leased_until.send_replace(began + self.lease);
@@ -259,10 +294,44 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use dacapo_store::{Store, SystemClock};
     use futures::FutureExt;
 
     use super::*;
+
+    /// A clock that was set by so many microseconds.
+    #[derive(Default)]
+    struct Set(AtomicI64);
+
+    impl Clock for Set {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_micros(SystemClock.now().micros() + self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_neither_the_shared_time_of_a_store_nor_decisions() {
+        let (own, hour) = (Arc::new(Set::default()), Duration::from_secs(3_600));
+        let (shared, alone) = (SharedClock::new(Arc::clone(&own) as _), SharedClock::new(Arc::clone(&own) as _));
+        let (shared, alone) = (Arc::new(shared), Arc::new(alone));
+        let store = Timestamp::from_micros(7_000_000);
+        shared.set(own.steady(), store, own.steady());
+        let steady = [&shared, &alone].map(|clock| SteadyClock::new(Arc::clone(clock) as _));
+        let before = steady.each_ref().map(Clock::now);
+        for by in [2 * 86_400_000_000, -2 * 86_400_000_000_i64] {
+            own.0.store(by, Ordering::Relaxed);
+            assert!(shared.now() >= store && shared.now().since(store) < hour, "by {by}");
+            for (clock, before) in steady.iter().zip(before) {
+                assert!(clock.now() >= before && clock.now().since(before) < hour, "by {by}");
+            }
+        }
+        // Times for people follow the clock where the store has none, and the store's clock where it has one.
+        assert!(before[1].since(alone.now()) > hour);
+        shared.set(own.steady(), store.plus(2 * hour), own.steady());
+        assert!(shared.now() >= store.plus(2 * hour) && steady[0].now().since(before[0]) < hour);
+    }
 
     // I-9
     /// Nothing runs the timers between the end of a pause and the next look.

@@ -2,6 +2,8 @@
 
 #[path = "cluster/clean_up.rs"]
 mod clean_up;
+#[path = "cluster/clocks.rs"]
+mod clocks;
 mod common;
 #[path = "cluster/effects.rs"]
 mod effects;
@@ -9,6 +11,8 @@ mod effects;
 mod flips;
 #[path = "cluster/halts.rs"]
 mod halts;
+#[path = "common/marks.rs"]
+mod marks;
 #[path = "cluster/reads.rs"]
 mod reads;
 #[path = "cluster/setup.rs"]

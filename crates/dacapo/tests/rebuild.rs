@@ -2,9 +2,13 @@
 
 #[path = "rebuild/batches.rs"]
 mod batches;
+#[path = "rebuild/clocks.rs"]
+mod clocks;
 mod common;
 #[path = "rebuild/flips.rs"]
 mod flips;
+#[path = "common/marks.rs"]
+mod marks;
 #[path = "rebuild/setup.rs"]
 mod setup;
 #[path = "rebuild/versions.rs"]

@@ -15,7 +15,6 @@ use crate::position::Position;
 use crate::reads::Reads;
 use crate::replay;
 use crate::segment::SegmentCount;
-use crate::time::Timestamp;
 use crate::token::Token;
 use crate::version::{VersionId, ViewId};
 use crate::waiting::WaitingOn;
@@ -81,8 +80,8 @@ pub struct Facts<'a> {
     pub may_begin: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
-    /// The time.
-    pub now: Timestamp,
+    /// The time for which each version has stood by.
+    pub stood: &'a BTreeMap<ViewId, Duration>,
 }
 
 /// Returns the commands that should be given to the catalog now.
@@ -122,7 +121,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
             let wanted = projection.flip.is_some_and(|flip| flip.to == view.version);
             // The code of the version may be gone. Then the code of any other version of the projection decides.
             let code = code.or_else(|| facts.carried.iter().find(|code| code.projection == view.projection))?;
-            let over = facts.now.since(state.since) >= code.stand_by;
+            let over = facts.stood.get(&view).is_some_and(|stood| *stood >= code.stand_by);
             let over = over && !facts.speaking.contains(&view);
             (over && !wanted).then_some(CatalogCommand::CleanUp { view, reason: CleanUpReason::StandByOver })
         }
@@ -198,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::testing::tokens;
+    use crate::time::Timestamp;
     use crate::verify::{Report, Verdict};
 
     fn code(version: u32, flip: FlipPolicy) -> Code {
@@ -230,14 +230,14 @@ mod tests {
             self.catalog.versions().map(|(view, _)| (view, vec![token])).collect()
         }
 
-        fn plan(&self, lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
-            self.plan_while(&[], lag, now)
+        fn plan(&self, lag: u64, stood: Duration) -> Vec<CatalogCommand> {
+            self.plan_while(&[], lag, stood)
         }
 
-        fn plan_while(&self, speaking: &[ViewId], lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
+        fn plan_while(&self, speaking: &[ViewId], lag: u64, stood: Duration) -> Vec<CatalogCommand> {
             let (tokens, speaking) = (self.tokens(lag), speaking.iter().cloned().collect());
             let may_begin = self.catalog.versions().map(|(view, _)| view).collect();
-            self.plan_with(&tokens, &speaking, &may_begin, now)
+            self.plan_with(&tokens, &speaking, &may_begin, stood)
         }
 
         fn plan_with(
@@ -245,10 +245,11 @@ mod tests {
             tokens: &BTreeMap<ViewId, Vec<Token>>,
             speaking: &BTreeSet<ViewId>,
             may_begin: &BTreeSet<ViewId>,
-            now: Timestamp,
+            stood: Duration,
         ) -> Vec<CatalogCommand> {
             let (carried, bare, head) = (&self.carried, &BTreeSet::new(), self.at);
-            plan(&self.catalog, &Facts { carried, tokens, bare, speaking, may_begin, head, now })
+            let stood = &self.catalog.versions().map(|(view, _)| (view, stood)).collect();
+            plan(&self.catalog, &Facts { carried, tokens, bare, speaking, may_begin, head, stood })
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -262,7 +263,7 @@ mod tests {
 
         fn settle(&mut self) {
             loop {
-                let commands = self.plan(0, Timestamp::from_micros(0));
+                let commands = self.plan(0, Duration::ZERO);
                 let tokens = self.tokens(0);
                 let unverified = self.catalog.versions().find(|(view, state)| {
                     commands.is_empty() && wants_verification(state, &tokens[view], false, self.at)
@@ -317,19 +318,18 @@ mod tests {
         node.settle();
         node.carried.push(code(2, FlipPolicy::WhenReady));
         node.settle();
-        assert_eq!(node.plan(0, Timestamp::from_micros(59_999_999)), []);
+        assert_eq!(node.plan(0, Duration::from_micros(59_999_999)), []);
         let (first, _) = node.catalog.versions().next().unwrap();
-        assert_eq!(node.plan_while(&[first], 0, Timestamp::from_micros(60_000_000)), []);
-        let commands = node.plan(0, Timestamp::from_micros(60_000_000));
+        assert_eq!(node.plan_while(&[first], 0, Duration::from_micros(60_000_000)), []);
+        let commands = node.plan(0, Duration::from_micros(60_000_000));
         assert!(matches!(commands[..], [CatalogCommand::CleanUp { reason: CleanUpReason::StandByOver, .. }]));
     }
 
     #[test]
     fn a_version_begins_only_once_no_view_of_another_history_has_its_name() {
         let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
-        let now = Timestamp::from_micros(0);
-        node.carry_out(&node.plan(0, now));
-        let begins = |may_begin| node.plan_with(&node.tokens(0), &BTreeSet::new(), &may_begin, now);
+        node.carry_out(&node.plan(0, Duration::ZERO));
+        let begins = |may_begin| node.plan_with(&node.tokens(0), &BTreeSet::new(), &may_begin, Duration::ZERO);
         let (view, _) = node.catalog.versions().next().unwrap();
         assert_eq!(begins(BTreeSet::new()), []);
         assert_eq!(begins([view.clone()].into()), [CatalogCommand::Begin(view)]);
@@ -340,7 +340,7 @@ mod tests {
         let mut node = Planner::new([code(2, FlipPolicy::WhenReady)]);
         node.settle();
         node.carried.insert(0, code(1, FlipPolicy::WhenReady));
-        assert_eq!(node.plan(0, Timestamp::from_micros(0)), []);
+        assert_eq!(node.plan(0, Duration::ZERO), []);
     }
 
     #[test]
@@ -360,13 +360,13 @@ mod tests {
         // From v2.1, which serves.
         (second.code, second.seeded, second.flip) = (3, true, FlipPolicy::OnCommand);
         node.carried.push(second);
-        let commands = node.plan(0, Timestamp::from_micros(0));
+        let commands = node.plan(0, Duration::ZERO);
         node.carry_out(&commands);
         let id = |text: &str| ViewId { projection: node.carried[0].projection.clone(), version: text.parse().unwrap() };
         let (source, copy, other) = (id("v2.1"), id("v3.1"), id("v1.1"));
         node.carry_out(&[CatalogCommand::Begin(copy.clone())]);
         let fails = |node: &Planner, lag: u64| {
-            let commands = node.plan(lag, Timestamp::from_micros(0));
+            let commands = node.plan(lag, Duration::ZERO);
             commands.iter().any(|command| matches!(command, CatalogCommand::Fail { view, .. } if *view == copy))
         };
         let nothing_done = |node: &Planner| node.at.get();
@@ -384,7 +384,7 @@ mod tests {
     fn stages_follow_the_tokens() {
         let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
         for _ in 0..2 {
-            let commands = node.plan(0, Timestamp::from_micros(0));
+            let commands = node.plan(0, Duration::ZERO);
             node.carry_out(&commands);
         }
         let (view, state) = node.catalog.versions().next().unwrap();
@@ -429,7 +429,7 @@ mod tests {
     fn what_was_found_wrong_is_not_flipped_to() {
         let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
         for _ in 0..2 {
-            let commands = node.plan(0, Timestamp::from_micros(0));
+            let commands = node.plan(0, Duration::ZERO);
             node.carry_out(&commands);
         }
         let (view, state) = node.catalog.versions().next().unwrap();
@@ -438,8 +438,8 @@ mod tests {
             CatalogCommand::Waive { view, by: "ana".into(), why: "known".into() },
         );
         node.carry_out(&[failed]);
-        assert_eq!(node.plan(0, Timestamp::from_micros(0)), []);
+        assert_eq!(node.plan(0, Duration::ZERO), []);
         node.carry_out(&[waived]);
-        assert!(matches!(node.plan(0, Timestamp::from_micros(0))[..], [CatalogCommand::RequestFlip(_)]));
+        assert!(matches!(node.plan(0, Duration::ZERO)[..], [CatalogCommand::RequestFlip(_)]));
     }
 }

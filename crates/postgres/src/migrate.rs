@@ -17,6 +17,7 @@ const STEPS: &[(&str, &str)] = &[
     ("members", include_str!("../migrations/0002_members.sql")),
     ("published", include_str!("../migrations/0003_published.sql")),
     ("in_place", include_str!("../migrations/0004_in_place.sql")),
+    ("probe", include_str!("../migrations/0005_probe.sql")),
 ];
 
 /// Brings `schema` to the form of the last step. The connection must be closed afterwards.
@@ -49,7 +50,8 @@ pub(crate) async fn migrate(connection: &mut PgConnection, schema: &str) -> Resu
 /// note of it, so tables without that note are somebody else's.
 async fn check_free(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
     let names = "SELECT relname::text FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
-                 AND relname IN ('_dacapo_view', '_dacapo_serving', 'migrations', 'events', 'sequencer', 'members', 'published')
+                 AND relname IN ('_dacapo_view', '_dacapo_serving', 'migrations', 'events', 'sequencer', 'members', 'published',
+                   'probe')
                  ORDER BY relname";
     let failed = |error: sqlx::Error| fault("look what is in the schema", &error);
     let names: Vec<String> =

@@ -9,6 +9,7 @@ mod journal;
 mod landed;
 mod order;
 mod parted;
+mod stands;
 mod views;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub fn all(world: &Arc<World>) {
     effects::check(world, &records);
     order::check(world, &records);
     parted::check(world);
+    stands::check(world, &records);
     let holdings = Holdings::of(world, &records);
     for fault in &holdings.faults {
         world.violated(fault);

@@ -297,6 +297,11 @@ fn of<E: Change>(world: &Arc<World>, projection: &str, code: u32) -> VersionCode
     of!(1 2 3 4)
 }
 
+/// Returns the shortest stand-by that any code of a projection wants.
+pub fn shortest_stand_by(world: &World, projection: &str) -> Duration {
+    (1..=4).map(|code| options(world, projection, code).stand_by).min().expect("there are four")
+}
+
 fn options(world: &World, projection: &str, code: u32) -> Options {
     let mut chance = world.chance(1_000 + u64::from(code) * 10 + projection.len() as u64);
     Options {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -186,18 +186,31 @@ pub const HOSTS: [&str; 5] = ["node-0", "node-1", "node-2", "node-3", "node-4"];
 /// Largest difference between the clock of a node and that of the disk, in microseconds.
 const SKEW: i64 = 3_600_000_000;
 
-/// The simulated time, as the clock of a node or of the disk, ahead of the disk's by so many microseconds.
-pub struct SimClock(i64);
+/// How far somebody sets the clock of a node forward: two days, in microseconds.
+const SET: i64 = 172_800_000_000;
+
+/// The simulated time, as the clock of a node or of the disk.
+pub struct SimClock {
+    /// How far it is ahead of the disk's, in microseconds.
+    ahead: i64,
+    /// While it is set forward, in microseconds since the beginning.
+    set: Range<i64>,
+}
 
 impl SimClock {
     /// The clock of the disk.
-    pub const DISK: Self = Self(0);
+    pub const DISK: Self = Self { ahead: 0, set: 0..0 };
 
-    /// That of the node in `slot`: in half of the seeds each may be an hour ahead or slow.
+    /// That of the node in `slot`: in half of the seeds each may be an hour ahead or slow. Half of all are set forward,
+    /// and back again.
     pub fn of(world: &World, slot: usize) -> Self {
         let skewed = world.chance(6_000).bool();
         let mut chance = world.chance(6_001 + slot as u64);
-        Self(if skewed { [0, SKEW, -SKEW][chance.usize(..3)] } else { 0 })
+        let ahead = if skewed { [0, SKEW, -SKEW][chance.usize(..3)] } else { 0 };
+        let mut chance = world.chance(6_101 + slot as u64);
+        let from = chance.i64(1_000_000..30_000_000);
+        let set = if chance.bool() { from..from + chance.i64(1_000..10_000_000) } else { 0..0 };
+        Self { ahead, set }
     }
 }
 
@@ -206,7 +219,8 @@ impl Clock for SimClock {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default();
         let elapsed = i64::try_from(elapsed.as_micros()).expect("a simulation is short");
         // It begins late enough that a clock that is slow is not before all time.
-        Timestamp::from_micros(2 * SKEW + elapsed + self.0)
+        let set = if self.set.contains(&elapsed) { SET } else { 0 };
+        Timestamp::from_micros(2 * SKEW + elapsed + self.ahead + set)
     }
 }
 

@@ -4,8 +4,15 @@ use dacapo_model::Timestamp;
 
 /// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the present time.
+    /// Returns the present time. Somebody may set the clock at any moment, so two readings do not tell how much time has
+    /// passed between them.
     fn now(&self) -> Timestamp;
+
+    /// Returns the present point of a clock that nobody sets. Only the time between two points of the same clock means
+    /// anything. Default: the clock of tokio, which a simulator can steer.
+    fn steady(&self) -> std::time::Instant {
+        tokio::time::Instant::now().into_std()
+    }
 }
 
 /// The clock of the operating system.

@@ -1,7 +1,8 @@
 //! A clock that a test sets.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use dacapo::journal::Timestamp;
 use dacapo::world::Clock;
@@ -19,25 +20,39 @@ use dacapo::world::Clock;
 /// assert_eq!(clock.now().micros(), 60_000_000);
 /// ```
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    /// The time that has passed, in microseconds.
+    passed: AtomicU64,
+    began: OnceLock<Instant>,
+}
 
 impl ManualClock {
-    /// Sets the time.
+    /// Sets the clock, as somebody sets the clock of a machine: the events that follow get this time, and no time passes.
+    /// So no stand-by ends by it, and no wait for a retry.
     pub fn set(&self, time: Timestamp) {
-        self.0.store(time.micros(), Ordering::SeqCst);
+        self.now.store(time.micros(), Ordering::SeqCst);
     }
 
-    /// Moves the time on.
+    /// Lets time pass.
     pub fn advance(&self, time: Duration) {
-        let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-        let later = |now: i64| Some(now.saturating_add(micros));
-        // The closure always returns a time.
-        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let later = |now: i64| Some(now.saturating_add_unsigned(micros));
+        let longer = |passed: u64| Some(passed.saturating_add(micros));
+        // The closures always return a time.
+        let _ = self.now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        let _ = self.passed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, longer);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+        Timestamp::from_micros(self.now.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Instant {
+        let began = *self.began.get_or_init(|| tokio::time::Instant::now().into_std());
+        let passed = Duration::from_micros(self.passed.load(Ordering::SeqCst));
+        began.checked_add(passed).unwrap_or(began)
     }
 }

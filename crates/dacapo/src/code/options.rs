@@ -30,7 +30,8 @@ pub struct Options {
     /// The flip policy of a new build. Default: it flips by itself, as soon as it is ready.
     pub flip: FlipPolicy,
     /// The time for which a version stands by after a flip, following and ready for a rollback, before it is cleaned
-    /// up. Default: one day.
+    /// up. While a node runs, a change of the clock makes no time pass; after a restart the clock counts. Default: one
+    /// day.
     pub stand_by: Duration,
     /// The categories of the streams that it reads. Default: all. A category is the part of a stream's name before the
     /// first `-`, so it has no `-` itself. The categories are part of the version: other categories need another

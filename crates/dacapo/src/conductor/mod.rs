@@ -113,9 +113,10 @@ async fn reconcile(versions: &Arc<Versions>, tasks: &mut Tasks) -> Result<(), Ca
 async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<(), CatalogError> {
     let carried: Vec<Code> = versions.carried().into_iter().map(|carried| code(versions, carried)).collect();
     let Observed { head, tokens, bare, speaking, may_begin } = observed;
-    let (head, now) = (*head, versions.world.clock.now());
-    let facts = Facts { carried: &carried, tokens, bare, speaking, may_begin, head, now };
-    for command in plan(&versions.catalog.current(), &facts) {
+    let (head, catalog) = (*head, versions.catalog.current());
+    let stood = &versions.stands.look(&catalog);
+    let facts = Facts { carried: &carried, tokens, bare, speaking, may_begin, head, stood };
+    for command in plan(&catalog, &facts) {
         let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
         if ends_replay {
             versions.world.probe.completed(Step::ReplayCovered);

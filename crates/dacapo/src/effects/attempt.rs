@@ -27,7 +27,7 @@ impl Delivery {
         let version = self.id.version;
         let attempt = EffectTry { key, version, epoch, number: attempts, is_uncertain: before.is_some() };
         let (act, options) = (self.carried.act_on(&effect.name), self.carried.options.effects);
-        let (clock, view) = (Arc::clone(&versions.world.clock), self.id.clone());
+        let (clock, steady, view) = (Arc::clone(&versions.world.clock), Arc::clone(&versions.steady), self.id.clone());
         let lease_ends = versions.cluster.lease_ends();
         Box::pin(async move {
             let made = async {
@@ -54,7 +54,7 @@ impl Delivery {
             }
             tracing::warn!(%view, effect = %effect_key, name, attempts, error, "an effect fails");
             let error = shortened(error);
-            let due: Timestamp = clock.now().plus(options.back_off(attempts));
+            let due: Timestamp = steady.now().plus(options.back_off(attempts));
             (number, EffectOutcome::Failed { error, due })
         })
     }

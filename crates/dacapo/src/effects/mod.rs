@@ -169,7 +169,7 @@ impl Delivery {
         let Some(projection) = catalog.projections.get(&self.id.projection) else {
             return Ok(limits::EFFECTS_RETRY_PAUSE);
         };
-        let now = versions.world.clock.now();
+        let now = versions.steady.now();
         let (longest, most) =
             (self.carried.options.effects.retry_longest, limits::EFFECTS_READ_MAX + under_way.busy.len());
         self.heed(projection, under_way);

@@ -115,7 +115,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Takes the time from `clock`. If the store has one clock for all nodes, that clock corrects it.
+    /// Takes the time from `clock`. If the store has one clock for all nodes, the time is that of the store, and `clock`
+    /// counts on from there.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.world.clock = clock;
         self

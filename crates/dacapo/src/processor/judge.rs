@@ -47,7 +47,7 @@ impl<S: Sink> Run<'_, S> {
         };
         tracing::warn!(view = %id, %segment, %position, attempts, error, "a handler refuses an event");
         let since = self.since(segment, position).unwrap_or(now);
-        let due = now.plus(wait.unwrap_or(options.retry.longest));
+        let due = self.assignment.steady.now().plus(wait.unwrap_or(options.retry.longest));
         self.segments.refusals.put(Refusal { segment, position, attempts, error, since, due }, wait.is_none());
         batch.refused.insert(segment);
         batch.share.stop_before(segment, position);

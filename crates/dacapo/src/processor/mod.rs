@@ -93,8 +93,10 @@ pub(crate) struct Assignment {
     pub(crate) segments: SegmentCount,
     /// The means to claim them.
     pub(crate) claims: Claims,
-    /// The clock for the due times of refused events.
+    /// The clock for times that people read.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The clock for the due times of refused events, which is never set while the process runs.
+    pub(crate) steady: Arc<dyn Clock>,
     /// True if those events are retried at once, since this is not the code that refused them.
     pub(crate) is_corrected: bool,
     pub(crate) inbox: Inbox,

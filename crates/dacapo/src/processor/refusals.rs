@@ -1,8 +1,8 @@
 //! The events that segments stop before, and the times of their retries.
 //!
 //! These are the records of the view: a refusal counts once it is committed, and the next member that claims the
-//! segments continues with it. Due times are of the clock of the [`World`](crate::world::World), since they outlive the
-//! process.
+//! segments continues with it. Due times are of the [`SteadyClock`](crate::cluster::SteadyClock), as times of day, since
+//! they outlive the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

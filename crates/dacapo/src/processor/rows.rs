@@ -222,7 +222,7 @@ impl Sink for Rows {
 
     fn heed(run: &mut Run<'_, Self>, try_now: bool) {
         if try_now {
-            let now = run.assignment.clock.now();
+            let now = run.assignment.steady.now();
             run.sink.failed_reset.iter_mut().chain(&mut run.sink.failed_seed).for_each(|tried| tried.try_now(now));
         }
         if run.asked_replay().is_none() {

@@ -81,7 +81,7 @@ impl<'a, S: Sink> Run<'a, S> {
         }
         let mut refusals = Refusals::new(sink.begin(&tokens).await?, assignment.options.retry);
         if try_now {
-            refusals.try_now(assignment.clock.now());
+            refusals.try_now(assignment.steady.now());
         }
         let segments = Segments::new(assignment.segments, tokens, refusals);
         let orders = assignment.inbox.orders.clone();
@@ -100,7 +100,7 @@ impl<'a, S: Sink> Run<'a, S> {
             bounds: Bounds::default(),
             has_moved: false,
             marked: None,
-            looked: assignment.clock.now(),
+            looked: assignment.steady.now(),
         };
         run.report();
         Ok(run)
@@ -129,7 +129,7 @@ impl<'a, S: Sink> Run<'a, S> {
         if self.heed().paused {
             return Ok(self.stay_paused().await);
         }
-        self.looked = self.assignment.clock.now();
+        self.looked = self.assignment.steady.now();
         let prepared = match S::prepare(self).await? {
             Continue(Prepared::Anew) => return Ok(Continue(())),
             Continue(prepared) => prepared,
@@ -205,12 +205,12 @@ impl<'a, S: Sink> Run<'a, S> {
         let try_now = orders.resumed_at > self.heeded.resumed_at || orders.phase != phase;
         if try_now {
             self.heeded.resumed_at = orders.resumed_at;
-            self.segments.refusals.try_now(self.assignment.clock.now());
+            self.segments.refusals.try_now(self.assignment.steady.now());
         }
         S::heed(self, try_now);
         if orders.set_aside.len() > self.heeded.set_aside {
             self.heeded.set_aside = orders.set_aside.len();
-            self.segments.refusals.try_these(&orders.set_aside, self.assignment.clock.now());
+            self.segments.refusals.try_these(&orders.set_aside, self.assignment.steady.now());
         }
         orders
     }

@@ -168,6 +168,7 @@ impl Stage {
             segments: count(),
             claims: Claims(Arc::clone(&self.cluster)),
             clock: Arc::clone(&self.world.clock),
+            steady: Arc::clone(&self.world.clock),
             is_corrected: false,
             inbox: self.commands.inbox(stopped),
             progress: Arc::clone(&self.progress),

@@ -11,21 +11,18 @@ pub(super) struct Tried {
     /// The last error.
     pub(super) error: String,
     due: Timestamp,
-    wait: Duration,
 }
 
 impl Tried {
     /// Returns the tries after one more failure. The next one waits as long as that of a refused event.
     pub(super) fn again(before: Option<&Self>, error: String, retry: Retry, now: Timestamp) -> Self {
         let attempts = before.map_or(1, |before| before.attempts.saturating_add(1));
-        let wait = retry.wait(attempts);
-        Self { attempts, error, due: now.plus(wait), wait }
+        Self { attempts, error, due: now.plus(retry.wait(attempts)) }
     }
 
-    /// Returns true if the next try is not due yet. A longer wait than the intended one was written by a clock that has
-    /// been set back since.
+    /// Returns true if the next try is not due yet.
     pub(super) fn rests(&self, now: Timestamp) -> bool {
-        self.due > now && self.due <= now.plus(self.wait)
+        self.due > now
     }
 
     /// Returns the time until the next try. A try that is due already waits for something else.

@@ -168,7 +168,7 @@ impl Run<'_, Rows> {
         commit.letters.into_iter().for_each(|letter| kept.put(letter));
         commit.settled.into_iter().for_each(|position| drop(kept.settle(position)));
         if was_full && !self.sink.aside.is_full() {
-            self.segments.refusals.made_room(self.assignment.clock.now());
+            self.segments.refusals.made_room(self.assignment.steady.now());
         }
         self.report();
     }

@@ -12,6 +12,7 @@ mod open;
 mod reasons;
 mod shadowing;
 mod speaking;
+mod stands;
 mod subject;
 mod trail;
 
@@ -28,13 +29,14 @@ pub(crate) use notes::Notes;
 pub(crate) use open::{OpenVersion, revoke};
 pub(crate) use shadowing::{Noted, Shadowing};
 pub(crate) use speaking::may_speak;
+pub(crate) use stands::Stands;
 pub(crate) use subject::Subject;
 pub(crate) use trail::Trails;
 
 use crate::catalog::CatalogLog;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, SteadyClock};
 use crate::code::{Query, VersionCode};
-use crate::world::World;
+use crate::world::{Clock, World};
 
 /// The versions of a node, and the parts that they need.
 pub(crate) struct Versions {
@@ -43,6 +45,10 @@ pub(crate) struct Versions {
     pub(crate) catalog: Arc<CatalogLog>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) world: World,
+    /// The clock by which this node decides that a time has passed.
+    pub(crate) steady: Arc<dyn Clock>,
+    /// How long each version has stood by.
+    pub(crate) stands: Stands,
     /// The head when this node started. Everything that was shown before the start is at most at this position. So an
     /// answer that covers it sends no reader back, even if a view has lost its last commits in a power cut (I-7).
     pub(crate) floor: Position,
@@ -76,12 +82,16 @@ impl Versions {
         carried: Vec<VersionCode>,
     ) -> Self {
         let floor = *journal.head().borrow();
+        let steady: Arc<dyn Clock> = Arc::new(SteadyClock::new(Arc::clone(&world.clock)));
+        let stands = Stands::new(Arc::clone(&steady), &catalog.current());
         Self {
             journal,
             views,
             catalog,
             cluster,
             world,
+            steady,
+            stands,
             floor,
             answered: RwLock::default(),
             code: CarriedHere::new(carried),

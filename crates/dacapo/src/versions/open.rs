@@ -85,6 +85,7 @@ impl OpenVersion {
             segments: state.segments,
             claims: Claims(Arc::clone(&versions.cluster)),
             clock: Arc::clone(&versions.world.clock),
+            steady: Arc::clone(&versions.steady),
             is_corrected,
             inbox: open.commands.inbox(stopped),
             progress: Arc::clone(&open.seen),

@@ -22,7 +22,7 @@ impl Versions {
         });
         // The member that drives it has the facts.
         let drives = self.cluster.drives(id);
-        let stands_for = self.world.clock.now().since(state.since);
+        let stands_for = self.stands.stands_for(id, state);
         Some(VersionFacts {
             version: id.version,
             state,

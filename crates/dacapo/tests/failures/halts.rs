@@ -98,6 +98,11 @@ impl dacapo::world::Clock for Hurried {
         self.0.advance(Duration::from_millis(1));
         self.0.now()
     }
+
+    fn steady(&self) -> std::time::Instant {
+        self.0.advance(Duration::from_millis(1));
+        self.0.steady()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

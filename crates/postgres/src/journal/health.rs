@@ -1,5 +1,6 @@
 //! Whether the journal works, as the last calls of it went.
 //!
+//! A failure is over once a call of the same kind works: a database that cannot write may still answer every read.
 //! A call that its caller has made wrongly says nothing about the journal. What failed is tried again by anyone who follows
 //! the head, so that it is found to work once more also when nobody asks any more.
 
@@ -33,6 +34,7 @@ impl Went {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Events were written, or bytes for a try.
     pub fn appended(&self) {
         self.last().append = None;
     }
@@ -77,4 +79,34 @@ impl Went {
 /// Returns true if an error says something about the store, and not about what was asked of it.
 fn is_of_store(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_over_once_a_call_of_the_same_kind_works() {
+        let went = Went::new(Arc::default());
+        let full = StoreError::unavailable("append", "no space left on device");
+        let gone = StoreError::unavailable("read events", "connection refused");
+        let missing = StoreError::corrupt("events", "one is missing");
+        let failing = |error: &StoreError| Health::from(error);
+
+        went.append_failed(&full);
+        went.read(&Ok(()));
+        went.counted(None);
+        assert!(went.appends_fail() && went.health() == failing(&full), "a read writes nothing");
+        went.append_failed(&StoreError::Invalid("too large".into()));
+        assert_eq!(went.health(), failing(&full), "the caller's mistake says nothing");
+
+        went.read::<()>(&Err(gone.clone()));
+        went.counted(Some(missing.clone()));
+        went.appended();
+        assert!(!went.appends_fail() && went.health() == failing(&gone), "an append reads nothing");
+        went.read(&Ok(()));
+        assert_eq!(went.health(), failing(&missing), "a read does not count");
+        went.counted(None);
+        assert_eq!(went.health(), Health::Well);
+    }
 }

@@ -102,14 +102,13 @@ impl Sequencer {
         let seen = self.head.get();
         match self.writer.append(&group, seen, call_until(&group.members)).await {
             Ok(Outcome::Written { head, revisions, .. }) => {
-                self.reached();
+                self.wrote();
                 let through = head.plus(group.rows.len() as u64);
                 // Before the answers: anyone who has one finds its events before the head.
                 self.head.advance(through);
                 group.written(head, &revisions);
             }
             Ok(Outcome::OtherThanThought) => {
-                self.reached();
                 // What waits about the same streams is mostly no better off: it is decided along with the group.
                 let mut members = group.members;
                 let mut events = 0;
@@ -136,7 +135,6 @@ impl Sequencer {
         }
         match self.writer.facts(&members, call_until(&members)).await {
             Ok(mut facts) => {
-                self.reached();
                 let left: Vec<_> = members.into_iter().filter_map(|one| one.decided(&mut facts)).collect();
                 self.put_back(left);
             }
@@ -187,8 +185,8 @@ impl Sequencer {
         members.into_iter().rev().for_each(|one| self.waiting.push_front(one));
     }
 
-    /// The database answered.
-    fn reached(&mut self) {
+    /// Something was written. That the database answers tells nothing of that: it may have no room.
+    fn wrote(&mut self) {
         self.back_off.reset();
         self.went.appended();
         self.last_error = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dacapo_model::{EventId, Mark, Position, Revision, StreamName};
 use dacapo_store::{Clock, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -14,6 +14,11 @@ use super::known::Known;
 use super::read;
 use crate::fault::fault;
 use crate::servers::Servers;
+
+/// The rows that a probe writes, and the UUIDs of 16 bytes in each: each row fills most of a page, and all together are
+/// 64 KiB, more than most groups of events.
+const PROBE_ROWS: i32 = 8;
+const PROBE_ROW_UUIDS: i32 = 500;
 
 /// What came of a group.
 pub(super) enum Outcome {
@@ -102,13 +107,17 @@ impl Writer {
         }
     }
 
-    /// Checks whether an append would do, as far as one without events tells.
+    /// Checks whether an append would do: as far as one without events tells, and whether the disk takes anything.
     pub async fn probe(&mut self, until: Instant) -> Result<(), StoreError> {
         let tried = "append";
         let mut connected = self.take_until(until).await?;
-        let nothing = Group::default();
-        match tokio::time::timeout_at(until, call(&mut connected, &nothing, Position::START, None)).await {
-            Ok(called) => called.map(drop).map_err(|error| fault(tried, &error)),
+        let probed = async {
+            call(&mut connected, &Group::default(), Position::START, None).await?;
+            // The lock of the sequencer is given back by now.
+            write_and_undo(&mut connected.connection).await
+        };
+        match tokio::time::timeout_at(until, probed).await {
+            Ok(probed) => probed.map_err(|error| fault(tried, &error)),
             Err(_) => Err(StoreError::unavailable(tried, "the database does not answer")),
         }
     }
@@ -199,6 +208,23 @@ async fn call(
         return Ok(Outcome::Written { head, revisions, mark });
     }
     Ok(if head < seen { Outcome::WentBack } else { Outcome::OtherThanThought })
+}
+
+/// Writes some bytes that no file system can make smaller, and rolls that back. They go into a new file, so what earlier
+/// tries left free is of no use to them, and the file goes with the transaction.
+async fn write_and_undo(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("TRUNCATE probe").execute(&mut *transaction).await?;
+    sqlx::query(
+        "INSERT INTO probe SELECT (SELECT decode(string_agg(replace(gen_random_uuid()::text, '-', ''), ''), 'hex') \
+                                   FROM generate_series(1, $2) WHERE n > 0) \
+         FROM generate_series(1, $1) AS n",
+    )
+    .bind(PROBE_ROWS)
+    .bind(PROBE_ROW_UUIDS)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.rollback().await
 }
 
 async fn facts(connection: &mut PgConnection, waiting: &[Waiting]) -> Result<Facts, sqlx::Error> {

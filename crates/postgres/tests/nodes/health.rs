@@ -6,6 +6,8 @@ use dacapo_model::{ExpectedRevision, Position};
 use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_store::{AppendError, Filter, Health, Journal, Limit, StoreError, Streams};
 
+use sqlx::Connection as _;
+
 use super::support::{append, node};
 
 /// How long a journal is waited for.
@@ -78,6 +80,55 @@ async fn what_an_operator_broke_is_not_the_fault_of_who_appends() {
         well(&journal).await;
         journal.append(append("a-1", ExpectedRevision::Any, [number])).await.unwrap();
     }
+}
+
+// I-11
+/// A disk that is full as the server tells it: rows are refused, and everything else works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cannot_write_says_so_without_a_break() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    journal.append(append("a-1", ExpectedRevision::Any, [1])).await.unwrap();
+    // What is counted with a sequence is not rolled back.
+    let full = "CREATE SEQUENCE dacapo.tried; CREATE FUNCTION dacapo.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                PERFORM nextval('dacapo.tried'); RAISE disk_full USING MESSAGE = 'could not extend file'; END $$";
+    let refuses = |table| {
+        format!("CREATE TRIGGER refuses BEFORE INSERT ON dacapo.{table} FOR EACH ROW EXECUTE FUNCTION dacapo.refuse()")
+    };
+    server.run(name_of(&url), &format!("{full}; {}; {}", refuses("events"), refuses("probe"))).await;
+    let refused = journal.append(append("a-1", ExpectedRevision::Any, [2])).await.unwrap_err();
+    assert!(refused.to_string().contains("could not extend file"), "{refused}");
+
+    let tried = async || -> i64 {
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        sqlx::query_scalar("SELECT last_value FROM dacapo.tried").fetch_one(&mut connection).await.unwrap()
+    };
+    let until = tried().await + 3;
+    // Nobody appends any more, so the journal alone tries.
+    let holds = async {
+        while tried().await < until {
+            assert!(matches!(journal.health(), Health::Failing(_)), "{:?}", journal.health());
+            // What needs no room works.
+            let batch = journal.read(Position::START, &Filter::default(), Limit::events(10)).await.unwrap();
+            assert_eq!(batch.iter().count(), 1);
+            let conflict = journal.append(append("a-1", ExpectedRevision::NoStream, [3])).await.unwrap_err();
+            assert!(matches!(conflict, AppendError::Refused(_)), "{conflict}");
+            let again = journal.append(append("a-1", ExpectedRevision::Any, [1])).await.unwrap();
+            assert_eq!(again.written, 0);
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, holds).await.expect("the journal tries again by itself");
+    let cured = |table| format!("DROP TRIGGER refuses ON dacapo.{table}");
+    server.run(name_of(&url), &format!("{}; {}", cured("events"), cured("probe"))).await;
+    well(&journal).await;
+    journal.append(append("a-1", ExpectedRevision::Any, [2])).await.unwrap();
+
+    // The tries have left nothing.
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    let bytes = "SELECT pg_relation_size('dacapo.probe')";
+    let bytes: i64 = sqlx::query_scalar(bytes).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(bytes, 0);
 }
 
 // I-1

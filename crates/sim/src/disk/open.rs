@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::Position;
-use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName, Timestamp};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo_model::{JournalId, Mark, Member, MemberId};
-use dacapo_store::{AppendError, Members, StreamInfo, Views};
+use dacapo_store::{AppendError, Clock, Members, StreamInfo, Views};
 use tokio::sync::watch;
 
 use self::views::SimViews;
 use super::{Before, Disk, Head, Kind, Landed};
-use crate::world::{World, locked};
+use crate::world::{SimClock, World, locked};
 
 /// The disk as one run of a node opens it.
 pub fn open(world: &Arc<World>, slot: usize, run: u64) -> Store {
@@ -181,6 +181,11 @@ impl Members for SimMembers {
             Ok(live)
         };
         self.way.meet_for_lease("renew a lease", act).await
+    }
+
+    /// What may happen to a call happens to the renewal that follows.
+    async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(Some(SimClock::DISK.now()))
     }
 
     async fn leave(&self, id: MemberId) -> Result<(), StoreError> {

@@ -163,7 +163,7 @@ impl Run<'_, Rows> {
     }
 
     fn reset_failed(&mut self, error: String) {
-        let (retry, now) = (self.assignment.options.retry, self.assignment.clock.now());
+        let (retry, now) = (self.assignment.options.retry, self.assignment.steady.now());
         let tried = Tried::again(self.sink.failed_reset.as_ref(), error, retry, now);
         let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");

@@ -54,7 +54,7 @@ impl Transaction<Rows> for Copy {
             },
         };
         run.sink.rollback().await?;
-        let (retry, now) = (assignment.options.retry, assignment.clock.now());
+        let (retry, now) = (assignment.options.retry, assignment.steady.now());
         let tried = Tried::again(run.sink.failed_seed.as_ref(), error, retry, now);
         let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %assignment.id, source = %self.from.id, attempts, error, "it cannot begin as a copy");
