@@ -65,10 +65,10 @@ impl IntoResponse for Failure {
 
 #[cfg(test)]
 mod tests {
+    use dacapo::Position;
     use dacapo::status::Parted;
 
     use super::*;
-    use crate::Position;
 
     #[test]
     fn what_the_store_cannot_do_is_no_fault_of_the_service() {
