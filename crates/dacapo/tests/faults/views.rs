@@ -156,3 +156,26 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
     check_serving(&node).await;
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_renamed_while_it_serves_is_replaced_by_a_rebuild_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
+    ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
+    let file = directory.path().join("views/totals/v1.1.db");
+    std::fs::rename(&file, file.with_extension("old")).unwrap();
+    until(&node, "it is told", |status| {
+        let reasons = &status.projections[0].versions[0].waiting_on;
+        reasons.iter().any(|reason| reason.to_string().contains("it was removed or renamed"))
+    })
+    .await;
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
+    ready(&node, "v1.2").await;
+    assert_eq!(flip(&node).await.to, version("v1.2"));
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    check_serving(&node).await;
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
+    phase(&node, "v1.1", Phase::Obsolete).await;
+    assert!(file.with_extension("old").exists() && !file.exists());
+    node.shutdown().await;
+}
