@@ -130,13 +130,18 @@ impl Place {
     /// from the view or written to it any more.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if one has, from then on; [`StoreError::Unavailable`] if the files cannot be looked at.
+    /// [`StoreError::Corrupt`] if one has, from then on; [`StoreError::Unavailable`] if the files cannot be looked at, or
+    /// if the file of the view was removed, renamed or replaced: opened again, the view is what the directory names.
     pub(crate) fn check_files(&self) -> Result<(), StoreError> {
         let Some(watch) = self.watch.get() else { return Ok(()) };
         let changed = watch.changed().map_err(|error| {
             StoreError::unavailable(format!("look at the files of {}", self.name), with_advice(&error))
         })?;
         match changed {
+            Some(changed) if changed.is_gone && !self.gone.load(Ordering::Acquire) => Err(StoreError::unavailable(
+                format!("use {}", changed.file.display()),
+                format!("{}: the view is opened again", changed.found),
+            )),
             // The files of a dropped view are removed.
             Some(changed) if !self.gone.load(Ordering::Acquire) => {
                 let found = StoreError::corrupt(

@@ -48,7 +48,7 @@ struct Known {
     wal: Option<Identity>,
     /// The number of connections that have it open.
     wals: usize,
-    /// The first change by another program. It stays: what is in memory belongs to the earlier file.
+    /// The first change of a file by another program. It stays: what is in memory belongs to the earlier content.
     changed: Option<Changed>,
 }
 
@@ -64,6 +64,8 @@ struct Left {
 pub(crate) struct Changed {
     pub(crate) file: PathBuf,
     pub(crate) found: String,
+    /// True if the directory names another file, or none: the open one is no longer the view. It may come back.
+    pub(crate) is_gone: bool,
 }
 
 /// A write of this process to the file of a view, until it is dropped.
@@ -140,7 +142,11 @@ impl Watch {
     pub(crate) fn changed(&self) -> io::Result<Option<Changed>> {
         let mut known = locked(&self.known);
         if known.changed.is_none() {
-            known.changed = self.look(&known)?;
+            let found = self.look(&known)?;
+            if found.as_ref().is_some_and(|changed| changed.is_gone) {
+                return Ok(found);
+            }
+            known.changed = found;
         }
         Ok(known.changed.clone())
     }
@@ -148,7 +154,7 @@ impl Watch {
     fn look(&self, known: &Known) -> io::Result<Option<Changed>> {
         let file = match named(&self.path, self.identity)? {
             Ok(file) => file,
-            Err(changed) => return Ok(Some(changed)),
+            Err(changed) => return Ok(Some(Changed { is_gone: true, ..changed })),
         };
         let (left, now) = (&known.left, Left::by(&file));
         if known.writes == 0 && *left != now {
@@ -159,7 +165,7 @@ impl Watch {
                     left.bytes, now.bytes
                 ),
             };
-            return Ok(Some(Changed { file: self.path.clone(), found }));
+            return Ok(Some(Changed { file: self.path.clone(), found, is_gone: false }));
         }
         match known.wal {
             Some(wal) => Ok(named(&self.wal_path, wal)?.err()),
@@ -178,7 +184,7 @@ fn named(path: &Path, expected: Identity) -> io::Result<Result<Metadata, Changed
         }
         Err(error) => return Err(error),
     };
-    Ok(Err(Changed { file: path.to_owned(), found: found.to_owned() }))
+    Ok(Err(Changed { file: path.to_owned(), found: found.to_owned(), is_gone: false }))
 }
 
 fn identity(file: &Metadata) -> Identity {
