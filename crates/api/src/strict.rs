@@ -10,7 +10,7 @@ mod reader;
 mod trail;
 
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::error::{ApiError, Problem};
 
@@ -27,11 +27,17 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = T::deserialize(Strict { inner: &mut json, trail: &trail }).and_then(|read| json.end().map(|()| read));
     read.map_err(|error| {
-        if !error.is_data() {
+        if !error.is_data() && !is_json(body) {
             return Problem::new("bad_request", format!("the request is not JSON: {error}")).invalid();
         }
         trail.problem("the request", &error)
     })
+}
+
+/// Returns true if the text is JSON, whatever it says. The reader of a form reports some values that the form cannot
+/// have, such as a number that no type can hold, as if the text were not JSON.
+fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
 }
 
 /// Returns the request in the parameters of a query. A parameter with several values is repeated.

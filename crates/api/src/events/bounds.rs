@@ -18,8 +18,15 @@ pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
-    struct AtMost<T, const MAX: usize>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMost<T, MAX> {
+    read_up_to::<D, T, MAX, MAX>(from)
+}
+
+/// Returns a list that may have `MAX` items, whose reading stops after `READ`.
+fn read_up_to<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize, const READ: usize>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    struct UpTo<T, const MAX: usize, const READ: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize, const READ: usize> Visitor<'de> for UpTo<T, MAX, READ> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,15 +36,15 @@ pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX:
         fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut taken = Vec::new();
             while let Some(one) = list.next_element()? {
-                if taken.len() == MAX {
-                    return Err(de::Error::invalid_length(MAX + 1, &self));
+                if taken.len() == READ {
+                    return Err(de::Error::invalid_length(READ + 1, &self));
                 }
                 taken.push(one);
             }
             Ok(taken)
         }
     }
-    from.deserialize_seq(AtMost::<T, MAX>(PhantomData))
+    from.deserialize_seq(UpTo::<T, MAX, READ>(PhantomData))
 }
 
 /// Reads up to twice as many tags as an event may have. If there are a few too many, the rule that knows the limit
@@ -45,7 +52,9 @@ pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX:
 pub(super) fn few_tags<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(transparent)]
-    struct Tags(#[serde(deserialize_with = "at_most::<_, _, { 2 * limits::TAGS_MAX }>")] Vec<String>);
+    struct Tags(
+        #[serde(deserialize_with = "read_up_to::<_, _, { limits::TAGS_MAX }, { 2 * limits::TAGS_MAX }>")] Vec<String>,
+    );
     Ok(Option::<Tags>::deserialize(from)?.map(|Tags(tags)| tags).unwrap_or_default())
 }
 
@@ -88,7 +97,7 @@ mod tests {
         };
         // The rest is not JSON, and is never reached.
         let error = read(&format!(r#""tags":[{}?"#, r#""t","#.repeat(2 * limits::TAGS_MAX + 1))).unwrap_err();
-        assert!(error.contains("invalid length 33, expected a list of at most 32"), "{error}");
+        assert!(error.contains("invalid length 33, expected a list of at most 16"), "{error}");
         for field in [r#"KEY:"","#.to_owned(), format!(r#"KEY:"{}","#, "x".repeat(5_000))] {
             let fields: String = (0..30_000).map(|number| field.replace("KEY", &format!(r#""k{number}""#))).collect();
             let error = read(&format!(r#""metadata":{{"fields":{{{fields}?"#)).unwrap_err();

@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use super::trail::{Found, Trail};
 use crate::form::parse_number;
@@ -110,17 +108,37 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         self.inner.deserialize_tuple_struct(name, len, Looking { visitor, fields: None, trail: self.trail })
     }
 
+    /// The variants of requests are plain words. A reader of JSON would report a value of another kind as bad JSON.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_enum(name, variants, Looking { visitor, fields: None, trail: self.trail })
+        self.inner.deserialize_str(Variant { visitor, variants })
     }
 
     fn is_human_readable(&self) -> bool {
         self.inner.is_human_readable()
+    }
+}
+
+/// A word that names one of these variants.
+struct Variant<V> {
+    visitor: V,
+    variants: &'static [&'static str],
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Variant<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<_> = self.variants.iter().map(|variant| format!("`{variant}`")).collect();
+        f.write_str(&quoted.join(" or "))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<V::Value, E> {
+        self.visitor.visit_enum(text.into_deserializer())
     }
 }
 
@@ -236,11 +254,6 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Looking<'_, V> {
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let keys = Keys { inner, fields: self.fields, seen: HashSet::new(), key: String::new(), trail: self.trail };
         self.visitor.visit_map(keys)
-    }
-
-    /// The variants of requests are plain words. The contents of a variant would not be checked.
-    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_enum(data)
     }
 }
 

@@ -138,6 +138,17 @@ async fn every_form_within_an_append_is_understood_or_refused_by_name() {
             "revision",
         ),
         (format!(r#"{{"events":[{{{event}}}],"on_known":"Skip"}}"#), "unprocessable", Some("on_known"), "Skip"),
+        (format!(r#"{{"events":[{{{event}}}],"on_known":null}}"#), "unprocessable", Some("on_known"), "`skip`"),
+        (format!(r#"{{"events":[{{{event}}}],"on_known":true}}"#), "unprocessable", Some("on_known"), "`recognise`"),
+        (format!(r#"{{"events":[{{{event}}}],"on_known":{{"skip":1}}}}"#), "unprocessable", Some("on_known"), "map"),
+        (format!(r#"{{"events":[{{{event},"stream":1e999}}]}}"#), "doubled_key", Some("events[0]"), "stream"),
+        (
+            format!(r#"{{"events":[{{{event}}}],"expected":[{{"stream":"a-1","revision":1e999}}]}}"#),
+            "unprocessable",
+            Some("expected[0].revision"),
+            "revision",
+        ),
+        (format!(r#"{{"events":[{{{event},"tags":{{}}}}]}}"#), "unprocessable", Some("events[0].tags"), "at most 16"),
     ] {
         let problem = refused(post(body), code, named).await;
         assert_eq!(problem.fields.get("at").cloned(), at.map(Into::into), "{problem:?}");
