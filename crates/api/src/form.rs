@@ -113,7 +113,10 @@ fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
     match zone {
         "Z" | "z" => Ok(()),
         "" => Err("it says no offset from UTC: end it with Z, or with one like +01:00"),
-        zone if like(zone, "+00:00") || like(zone, "-00:00") => Ok(()),
+        zone if like(zone, "+00:00") || like(zone, "-00:00") => match &zone[1..3] <= "23" && &zone[4..] <= "59" {
+            true => Ok(()),
+            false => Err("the hours of its offset from UTC are at most 23, and the minutes at most 59"),
+        },
         _ => Err("it must end with Z, or with an offset like +01:00"),
     }
 }
@@ -227,7 +230,12 @@ mod tests {
         assert_eq!(format_time(Timestamp::from_micros(1_700_000_000_123_456)), "2023-11-14T22:13:20.123456Z");
         assert_eq!(format_time(Timestamp::from_micros(0)), "1970-01-01T00:00:00Z");
         assert_eq!(parse_time("1970-01-01T01:00:00+01:00").unwrap(), Timestamp::from_micros(0));
-        for good in ["2026-03-01T12:00:00.5Z", "2026-03-01t12:00:00z", "2026-03-01T12:00:00.123456789-08:30"] {
+        for good in [
+            "2026-03-01T12:00:00.5Z",
+            "2026-03-01t12:00:00z",
+            "2026-03-01T12:00:00.123456789-08:30",
+            "2026-03-01T12:00:00+23:59",
+        ] {
             assert!(parse_time(good).is_ok(), "{good}");
         }
         for bad in [
@@ -238,6 +246,9 @@ mod tests {
             "20260301T120000Z",
             "2026-03-01T12:00:00+01",
             "2026-03-01T12:00:00+0100",
+            "2026-03-01T12:00:00+24:00",
+            "2026-03-01T12:00:00-25:00",
+            "2026-03-01T12:00:00+01:60",
             "2026-03-01T12:00:00.Z",
             "2026-03-01T12:00:00,5Z",
             "2026-03-01T12:00:00Z[UTC]",
