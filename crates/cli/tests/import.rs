@@ -134,6 +134,7 @@ fn what_a_line_must_not_be() {
         ),
         (r#"{"stream":"a-1","type":"t","data_text":"{"}"#.to_owned(), "data_text is not JSON"),
         (r#"{"stream":"a-1","type":"t","data":1,"data_text":"2"}"#.to_owned(), "data and data_text differ"),
+        (r#"{"stream":"a-1","type":"t","data":[1],"data_text":"[\n1]"}"#.to_owned(), "with a space for each line break"),
         (r#"{"stream":"a-1","type":"t","data":1,"time":"2024-03-01T10:15:30.123456"}"#.to_owned(), "end it with Z"),
         (r#"{"stream":"a-1","type":"t","data":1,"time":"2024-03-01 10:15:30Z"}"#.to_owned(), "RFC 3339"),
         (r#"{"stream":"a-1","type":"t"}"#.to_owned(), "missing field `data`"),

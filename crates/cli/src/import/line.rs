@@ -94,13 +94,15 @@ fn payload(data: Option<Json>, text: Option<&str>) -> Result<Json, String> {
     let exact: Json = strict::from_line(text).map_err(|(found, _)| format!("data_text is not JSON: {found}"))?;
     match data {
         Some(data) if data.as_str() != in_one_line(exact.as_str()) => {
-            Err("data and data_text differ by more than line breaks: give one of them".to_owned())
+            Err("data and data_text differ: data must be data_text with a space for each line break; give one of them"
+                .to_owned())
         }
         _ => Ok(exact),
     }
 }
 
-/// Returns the payload without its line breaks, which in JSON can only be space between its parts.
+/// Returns the payload with a space for each character of a line break, which in JSON can only be space between its
+/// parts. It is a form: the lines that `dacapo read --json` writes have it.
 fn in_one_line(data: &str) -> String {
     data.replace(['\n', '\r'], " ")
 }
