@@ -14,7 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use dacapo_api::{ApiError, Problem};
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -233,9 +233,11 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bound
     let service = service_fn(move |request: Request<Incoming>| {
         let (under_way, router, reserve, line) = (seat.asks(), router.clone(), seat.guest.reserve, line.clone());
         async move {
-            let answer = match reserve && !matches!(request.uri().path(), "/livez" | "/readyz") {
-                true => busy(),
-                false => tokio::select! {
+            let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
+            let answer = match () {
+                () if head_bytes(&request) > limits::HEAD_BYTES_MAX => long_head(),
+                () if reserve && !is_probe => busy(),
+                () => tokio::select! {
                     biased;
                     answer = router.call(request.map(Body::new)) => answer?,
                     () = line.given_up(bounds.closed_time) => too_late(bounds.closed_time),
@@ -264,6 +266,21 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bound
         true => drop(serving.await),
         false => drop(tokio::time::timeout(limits::LEAVE_TIME_MAX, serving).await),
     }
+}
+
+/// Returns the size of the head of a request, as it is sent without optional space. The reader of heads has a coarser
+/// bound: it stops at the first read of the connection that is beyond it.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    request.method().as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+}
+
+fn long_head() -> Response {
+    let found = format!("the target and the headers of the request have more than {} bytes", limits::HEAD_BYTES_MAX);
+    let mut answer = last(Problem::new("too_large", found).help("send fewer or shorter headers"));
+    *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    answer
 }
 
 fn busy() -> Response {

@@ -11,6 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Served, answer, get};
 
+/// The largest head that is answered.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
 fn bounds(connections: usize) -> Bounds {
     Bounds { connections, reserve: 1, ..Bounds::default() }
 }
@@ -168,6 +171,30 @@ async fn a_request_that_ends_in_the_middle_is_no_request() {
     connection.shutdown().await.unwrap();
     let answer = answer(connection).await;
     assert!(matches!(answer.status, 0 | 400), "{answer:?}");
+}
+
+/// The bound is the same however the bytes arrive.
+#[tokio::test]
+async fn a_head_is_answered_up_to_its_bound_and_not_beyond() {
+    let served = Served::start(Bounds::default(), |api| router(api, &Hosts::default())).await;
+    let head = |bytes: usize, path: &str| {
+        let text = |pad: usize| {
+            let pad = "x".repeat(pad);
+            format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nx-pad: {pad}\r\n\r\n")
+        };
+        let request = text(bytes - text(0).len());
+        assert_eq!(request.len(), bytes);
+        request
+    };
+    for path in ["/v1/status", "/livez"] {
+        assert_eq!(served.answers(&head(HEAD_BYTES_MAX, path)).await.status, 200);
+        for bytes in [HEAD_BYTES_MAX + 1, HEAD_BYTES_MAX + 2_000, 2 * HEAD_BYTES_MAX - 5_000] {
+            let answer = served.answers(&head(bytes, path)).await;
+            assert_eq!(answer.status, 431, "{bytes}: {answer:?}");
+        }
+    }
+    let answer = served.answers(&head(HEAD_BYTES_MAX + 1, "/v1/status")).await;
+    assert!(answer.text.contains("more than 65536 bytes"), "{answer:?}");
 }
 
 #[tokio::test]
