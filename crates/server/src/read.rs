@@ -146,7 +146,13 @@ fn is_clear(request: &ReadRequest) -> Result<(), ApiError> {
         return Err(problem.field("at", other).help("name one of stream, categories and system").invalid());
     }
     types.iter().try_for_each(|name| EventType::new(name).map(drop))?;
-    categories.iter().try_for_each(|name| check_category(name))
+    categories.iter().try_for_each(|name| check_category(name))?;
+    if let Some(system) = categories.iter().find(|name| name.starts_with('$')) {
+        let problem = Problem::new("unprocessable", format!("the category {system} belongs to dacapo itself"));
+        let help = "read the streams of dacapo with system, or one of them with stream";
+        return Err(problem.field("at", "categories").help(help).invalid());
+    }
+    Ok(())
 }
 
 fn types(request: &ReadRequest) -> Option<Vec<String>> {

@@ -114,6 +114,10 @@ async fn what_nothing_can_match_is_refused_by_name() {
         let streams = StreamsRequest { category: Some(name.into()), ..StreamsRequest::default() };
         assert_eq!(api.streams(streams).await.unwrap_err().http_status(), 422, "{name}");
     }
+    for categories in [vec!["$d".into()], vec!["a".into(), "$catalog".into()]] {
+        let error = refused(ReadRequest { categories, ..ReadRequest::default() }).await;
+        assert!(error.contains("belongs to dacapo itself"), "{error}");
+    }
     let of_stream = ReadRequest { stream: Some("a-1".into()), ..ReadRequest::default() };
     let error = refused(ReadRequest { categories: vec!["a".into()], ..of_stream.clone() }).await;
     assert!(error.contains("stream and categories"), "{error}");
