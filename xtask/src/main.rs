@@ -38,7 +38,9 @@ const USAGE: &str = "usage: cargo xtask <chore>
 type Done = Result<(), String>;
 
 fn main() -> ExitCode {
-    let chore = std::env::args().nth(1).unwrap_or_default();
+    let mut args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let chore = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
     let done = match chore.as_str() {
         "ci" => ci(),
         "fmt" => fmt(),
@@ -46,13 +48,13 @@ fn main() -> ExitCode {
         "test" => test(),
         "doc" => doc(),
         "docs" => docs::check(&root()).and_then(|()| api::check(&root())),
-        "api" => api::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
+        "api" => api::run(&root(), &args),
         "commits" => commits::check(&root()),
         "features" => features::check(),
         "bench" => bench(),
         "readme" => readme::run(&root()),
-        "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "chaos" => chaos(&args),
+        "sim" => sim::run(&args),
         _ => Err(USAGE.to_owned()),
     };
     match done {

@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     pub address: Option<String>,
 }
 
-/// Runs a node until Ctrl-C or SIGTERM, then closes everything in order.
+/// Runs a node until Ctrl-C, SIGTERM or SIGHUP, then closes everything in order.
 pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
     // Colours are for a person who has not refused them (no-color.org).
     let no_colours = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
@@ -75,7 +75,7 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
         .shared
         .store
         .as_deref()
-        .is_some_and(|url| has_password(url) && std::env::args().any(|arg| arg.contains(url)))
+        .is_some_and(|url| has_password(url) && std::env::args_os().any(|arg| arg.to_string_lossy().contains(url)))
     {
         tracing::warn!(
             "the password of the database is on the command line, where everyone who lists processes sees it: set \
