@@ -90,7 +90,8 @@ fn a_served_node_ends_in_order_when_it_is_asked_to() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let data = data.to_str().unwrap();
-    for (round, signal) in ["-INT", "-TERM"].into_iter().enumerate() {
+    let signals: &[&str] = if cfg!(target_os = "linux") { &["-INT", "-TERM", "-HUP"] } else { &["-INT", "-TERM"] };
+    for (round, signal) in signals.iter().enumerate() {
         let mut node = Running::start(&["serve", "--data", data, "--listen", "127.0.0.1:0"]);
         let url = Running::address(&mut node.out, "listening on http://");
         let appended = output(&["append", "a-1", "--type", "t", "--data", "1"], &url);

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use super::setup::{dir, served};
+use super::setup::{dir, interrupt, served};
 use crate::common::dacapo;
 
 #[test]
@@ -55,6 +55,22 @@ fn connections_that_ask_nothing_do_not_take_the_files_of_a_node() {
     drop(silent);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// `nohup` starts a program like this.
+#[cfg(unix)]
+#[test]
+fn a_hang_up_that_is_ignored_stays_ignored() {
+    let mut command = std::process::Command::new("sh");
+    let serve = "trap '' HUP && exec \"$0\" serve --listen 127.0.0.1:0";
+    let (mut child, address) = served(command.args(["-c", serve, env!("CARGO_BIN_EXE_dacapo")]));
+    let sent = std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let append = ["append", "a-1", "--type", "t", "--data", "1"];
+    let appended = dacapo(&append, &format!("http://{address}")).output().unwrap();
+    assert!(appended.status.success(), "{appended:?}");
+    interrupt(&child);
+    assert!(child.wait().unwrap().success());
 }
 
 /// Whatever has the files, a load balancer is told how the node is.
