@@ -202,7 +202,12 @@ impl Operation for Rebuild {
     async fn record(self, node: Node, by: RequestedBy) -> Result<Rebuilt, Error> {
         let Self { projection, code, from_copy: seeded, discard } = self;
         let request = KeyedRequest::new("rebuild", &projection, code.map_or(Which::Any, Which::Code));
-        let request = if seeded { request.with("from a copy") } else { request };
+        let request = match (seeded, discard) {
+            (false, false) => request,
+            (true, false) => request.with("from a copy"),
+            (false, true) => request.with("with discard"),
+            (true, true) => request.with("from a copy, with discard"),
+        };
         node.versions.catalog.refresh().await?;
         if let Some(entries) = node.versions.catalog.repeated(&by, &request).await? {
             return Ok(rebuilt(&node, &entries));
