@@ -281,10 +281,10 @@ pub struct SettleResponse {
     pub projection: String,
     /// The version.
     pub version: String,
-    /// The number of letters that will be retried or dropped; absent if the request is repeated under its key.
+    /// The number of letters that will be retried or dropped; absent if a decision is repeated under its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letters: Option<u64>,
-    /// The position of the request in the catalog; absent if there was no such letter and the request has no key.
+    /// The position of the request in the catalog; absent if there was no such letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<u64>,
 }

@@ -245,8 +245,7 @@ fn why(letter: &Letter) -> String {
 async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), CliError> {
     let SettleLetters { projection, version, event, stream, all, effects, who, target } = args;
     let json = who.json;
-    // A repeated request with the same key finds nothing to settle, which is its success.
-    let named = who.key.is_none() && (event.is_some() || stream.is_some());
+    let named = event.is_some() || stream.is_some();
     let request = SettleRequest { version, position: event, stream, all, effects, asked: asked(who) };
     connect::with(&target, |api| async move {
         let answer = match retry {

@@ -195,10 +195,9 @@ impl Listed for EffectLetter {
 /// A decision about dead letters or effects that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// The version, and the position of the decision in the catalog; no position if there was nothing to decide about,
-    /// and no idempotency key to keep.
+    /// The version, and the position of the decision in the catalog; no position if there was nothing to decide about.
     pub requested: Requested,
-    /// The number of letters that the decision is about; `None` if the request is repeated under its idempotency key.
+    /// The number of letters that the decision is about; `None` if a decision is repeated under its idempotency key.
     pub letters: Option<u64>,
 }
 
@@ -216,6 +215,8 @@ impl Operation for Settle {
     async fn record(self, node: Node, by: RequestedBy) -> Result<Settled, Error> {
         let before = node.repeated(&by, &self.request()).await?;
         match before {
+            // There was nothing to decide about, so nothing can be incomplete.
+            Some(requested) if requested.position.is_none() => Ok(Settled { requested, letters: Some(0) }),
             Some(requested) => {
                 if !self.is_over(&node) {
                     self.decide(&node, &by, true).await?;
@@ -275,11 +276,8 @@ impl Settle {
         let Self { view, which, wish, .. } = self;
         let (stored, phase) = node.with_outbox(view).await?;
         let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
-        // If there are none, only the key is recorded, if there is one.
-        if !is_known && by.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
-            return Ok((None, 0));
-        }
-        let (through, _) = self.recorded(node, by).await?;
+        let exist = is_known || has_effects(&*stored, which, untried).await?;
+        let Some((through, _)) = self.recorded(node, by, exist).await? else { return Ok((None, 0)) };
         let selected = selected(which);
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, *wish).await?;
@@ -289,13 +287,17 @@ impl Settle {
     }
 
     /// Records the requester and the reason in the catalog, and returns the position and the time. Nothing is done
-    /// before it is recorded.
-    async fn recorded(&self, node: &Node, by: &RequestedBy) -> Result<(Position, Timestamp), Error> {
-        let Self { view, of, which, wish } = self;
-        let command = CatalogCommand::DecideLetters { view: view.clone(), of: *of, which: which.clone(), wish: *wish };
+    /// before it is recorded. If no such letters `exist`, only the key is recorded, if there is one.
+    async fn recorded(
+        &self,
+        node: &Node,
+        by: &RequestedBy,
+        exist: bool,
+    ) -> Result<Option<(Position, Timestamp)>, Error> {
+        let (view, of, which, wish) = (self.view.clone(), self.of, self.which.clone(), self.wish);
+        let command = CatalogCommand::DecideLetters { view, of, which, wish, exist };
         let entries = Arc::clone(&node.versions.catalog).change_for(self.request(), command, by.clone()).await?;
-        let first = entries.first().map(|entry| (entry.position, entry.recorded));
-        Ok(first.unwrap_or((Position::START, Timestamp::from_micros(0))))
+        Ok(entries.first().map(|entry| (entry.position, entry.recorded)))
     }
 
     async fn wish(
@@ -309,11 +311,8 @@ impl Settle {
         let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
         let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
         let meant: Vec<(Position, Timestamp)> = meant.map(|letter| (letter.position, letter.recorded)).collect();
-        // If there are none, only the key is recorded, if there is one.
-        if meant.is_empty() && !is_known && by.idempotency_key.is_none() {
-            return Ok((None, 0));
-        }
-        let (through, decided) = self.recorded(node, by).await?;
+        let exist = is_known || !meant.is_empty();
+        let Some((through, decided)) = self.recorded(node, by, exist).await? else { return Ok((None, 0)) };
         let wishing = async {
             if !is_known {
                 return open.view.wish(which, Some(*wish)).await;
@@ -383,15 +382,10 @@ impl Operation for SetAside {
         let before = Position::new(event.get().saturating_sub(1));
         let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
         let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
-        // For an event that is set aside already, only the key is recorded.
-        let keyed = by.idempotency_key.is_some();
-        if is_aside && !keyed {
-            return Ok(Requested::new(&node, view, None));
-        }
         if !is_aside && !halts.contains(&event) {
             return Err(Error::NotHalted { view, event, halts });
         }
-        let command = CatalogCommand::SetAside { view: view.clone(), event };
+        let command = CatalogCommand::SetAside { view: view.clone(), event, halts: !is_aside };
         let entries = Arc::clone(&node.versions.catalog).change_for(request, command, by).await?;
         node.pass_on_orders(&view);
         Ok(Requested::new(&node, view, entries.first().map(|entry| entry.position)))

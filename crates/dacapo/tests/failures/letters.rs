@@ -274,6 +274,46 @@ async fn letters_go_with_their_version() {
     node.shutdown().await;
 }
 
+/// The history says what was decided, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_about_letters_that_do_not_exist_is_no_decision_in_the_history() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    let node = serving(Node::builder(), &version_1).await;
+    let add = doubt(&node, "ledger-3", 5).await;
+    until_version(&node, "v1.1", "it is applied", |found| found.covers >= add).await;
+    let version = node.version(view("v1.1"));
+    let one = || WhichLetters::One(add);
+    macro_rules! check {
+        ($($key:literal: $request:expr),+ $(,)?) => {
+            $(for round in 0..2 {
+                let asked = RequestedBy { idempotency_key: Some($key.into()), ..RequestedBy::by("ana") };
+                let settled = $request.requested_by(asked).await.unwrap();
+                assert_eq!((settled.letters, settled.requested.position), (Some(0), None), "{} {round}", $key);
+            })+
+        };
+    }
+    check! {
+        "retry": version.retry_letters(one()),
+        "drop": version.drop_letters(one()),
+        "retry all": version.retry_letters(WhichLetters::All),
+        "retry effects": version.retry_effects(one()),
+        "drop effects": version.drop_effects(one()),
+    }
+    // The same words as before, since the event is set aside by now.
+    version_1.doubt(Act::Refuse);
+    let later = doubt(&node, "ledger-3", 6).await;
+    until_letters(&node, "v1.1", 1).await;
+    let asked = RequestedBy { idempotency_key: Some("aside".into()), ..RequestedBy::by("ana") };
+    assert_eq!(version.set_aside(later).requested_by(asked).await.unwrap().position, None);
+    let history = node.history().await.unwrap();
+    let of_ana: Vec<_> = history.iter().filter(|entry| entry.asked.actor == "ana").collect();
+    assert_eq!(of_ana.len(), 6);
+    for entry in of_ana {
+        assert_eq!(entry.event.to_string(), "request for v1.1 changed nothing: there was nothing to change");
+    }
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_dead_letters_is_in_the_history_and_is_done_once_under_its_key() {
     let version_1 = told::<1>(Policy::DeadLetter);
@@ -296,5 +336,12 @@ async fn dropping_dead_letters_is_in_the_history_and_is_done_once_under_its_key(
         .map(|entry| (Some(entry.position), entry.asked.actor.as_str(), entry.asked.reason.as_deref()))
         .collect();
     assert_eq!(decided, [(first.requested.position, "ana", Some("a test account"))]);
+    // The version is gone, and the answer is the same.
+    version_1.heal();
+    let built = node.projection("totals").unwrap().rebuild().by("ana").await.unwrap();
+    built.done().within(WAIT_MAX).await.unwrap();
+    node.version(built.view().clone()).flip().by("ana").await.unwrap().done().within(WAIT_MAX).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("ana").await.unwrap().done().within(WAIT_MAX).await.unwrap();
+    assert_eq!(drop().await.unwrap(), Settled { letters: None, ..first });
     node.shutdown().await;
 }

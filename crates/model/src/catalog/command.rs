@@ -90,6 +90,8 @@ pub enum CatalogCommand {
         view: ViewId,
         /// The event.
         event: Position,
+        /// True if a segment halts at it. Otherwise it is set aside already.
+        halts: bool,
     },
     /// Decides about dead letters or effects of a version.
     DecideLetters {
@@ -101,6 +103,8 @@ pub enum CatalogCommand {
         which: WhichLetters,
         /// The decision.
         wish: Wish,
+        /// True if such letters exist. Otherwise there is nothing to decide.
+        exist: bool,
     },
     /// Drops the view of a version that does not serve.
     CleanUp {
@@ -239,14 +243,14 @@ impl Catalog {
             CatalogCommand::CancelRebuild(view) => self.cancel_rebuild(view),
             CatalogCommand::CancelCleanUp(view) => self.cancel_clean_up(view),
             CatalogCommand::CancelReplay(view) => self.cancel_replay(view),
-            CatalogCommand::SetAside { view, event } => {
-                let is_known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
+            CatalogCommand::SetAside { view, event, halts } => {
+                let is_known = self.applied(view, "set an event aside in")?.set_aside.contains(event) || !halts;
                 Ok(if_new(is_known, CatalogEvent::SetAside { view: view.clone(), event: *event }))
             }
-            CatalogCommand::DecideLetters { view, of, which, wish } => {
+            CatalogCommand::DecideLetters { view, of, which, wish, exist } => {
                 self.has_letters(view)?;
                 let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
-                Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
+                Ok(if_new(!exist, CatalogEvent::LettersDecided { view, of, which, wish }))
             }
             CatalogCommand::BeginDrop(view) => {
                 let dropping = self.cleaned_up(view, "drop")?.dropping;

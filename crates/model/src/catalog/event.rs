@@ -300,12 +300,12 @@ events! { f, version:
         /// The version.
         view: ViewId,
     } => write!(f, "replay of {version} in place ended"),
-    /// A request with an idempotency key asked for a state that already existed. Nothing changed. The key belongs to
+    /// A request with an idempotency key had nothing to change. The key belongs to
     /// this request from here on, so a retry under it changes nothing either.
     NothingToDo "nothing_to_do" {
         /// The version.
         view: ViewId,
-    } => write!(f, "request for {version} changed nothing: it was in that state already"),
+    } => write!(f, "request for {version} changed nothing: there was nothing to change"),
 }
 
 /// Returns a position as people read it.

@@ -22,13 +22,17 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
         version.clone().prop_map(CatalogCommand::CancelRebuild),
         version.clone().prop_map(CatalogCommand::CancelCleanUp),
         version.clone().prop_map(CatalogCommand::CancelReplay),
-        (version.clone(), 0..9_u64)
-            .prop_map(|(view, event)| CatalogCommand::SetAside { view, event: Position::new(event) }),
+        (version.clone(), 0..9_u64).prop_map(|(view, event)| CatalogCommand::SetAside {
+            view,
+            event: Position::new(event),
+            halts: true
+        }),
         version.clone().prop_map(|view| CatalogCommand::DecideLetters {
             view,
             of: LettersOf::Effects,
             which: WhichLetters::All,
             wish: Wish::Drop,
+            exist: true,
         }),
         version.clone().prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
         version.clone().prop_map(CatalogCommand::Pause),

@@ -1,6 +1,7 @@
 //! What the drivers ask the catalog.
 
 use super::*;
+use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::reads::CodeMismatch;
 use crate::rebuild::Code;
 use crate::version::VersionId;
@@ -31,6 +32,19 @@ fn a_move_to_an_earlier_version_than_the_serving_one_is_a_rollback() {
     world.settle("v2.1");
     assert_eq!(state(&world).kind_of_flip(id("v1.1")), FlipKind::Rollback);
     assert_eq!(ProjectionState::default().kind_of_flip(id("v1.1")), FlipKind::Flip, "none serves");
+}
+
+#[test]
+fn a_decision_about_letters_that_do_not_exist_changes_nothing() {
+    let mut world = building();
+    let mut decide = |exist| {
+        let (view, of, which, wish) = (view("v1.1"), LettersOf::Events, WhichLetters::All, Wish::Drop);
+        world.when(&CatalogCommand::DecideLetters { view, of, which, wish, exist }).unwrap().len()
+    };
+    assert_eq!((decide(false), decide(true)), (0, 1));
+    let (nowhere, of, which) = (view("v9.1"), LettersOf::Events, WhichLetters::All);
+    let command = CatalogCommand::DecideLetters { view: nowhere, of, which, wish: Wish::Drop, exist: false };
+    assert!(world.when(&command).is_err(), "there is no such version");
 }
 
 #[test]
