@@ -86,13 +86,13 @@ requests! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Asked {
-    /// The person or program that requests the change.
+    /// The person or program that requests the change, in at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// The reason for the change.
+    /// The reason for the change, in at most 4,096 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A text of the caller's choice, the same for every try of one request. A second request under the same key gets
+    /// A text of the caller's choice of at most 255 bytes, the same for every try of one request. A second request under the same key gets
     /// the first answer again and changes nothing. The header `Idempotency-Key` does the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,

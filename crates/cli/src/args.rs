@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
@@ -119,13 +118,13 @@ pub(crate) struct At {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Who {
     /// The person or program that requests the change
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = given::actor)]
     pub actor: Option<String>,
     /// The reason
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = given::reason)]
     pub reason: Option<String>,
     /// An idempotency key: a second request under the same key is not carried out again
-    #[arg(long = "key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long = "key", value_name = "KEY", value_parser = given::key)]
     pub key: Option<String>,
     /// Print the answer, or the error, as one JSON object
     #[arg(long)]

@@ -13,7 +13,7 @@ use dacapo_api::{
     ClientLimits, HttpClient, Json, check_category, parse_event_id, parse_number, parse_projection, parse_time,
     parse_version, without_secrets,
 };
-use dacapo_model::{EventType, StreamName};
+use dacapo_model::{AskedText, EventType, StreamName};
 use dacapo_server::Hosts;
 use http::Uri;
 
@@ -114,6 +114,21 @@ pub(crate) fn time(given: &str) -> Result<String, String> {
     text(given, parse_time(given))
 }
 
+pub(crate) fn actor(given: &str) -> Result<String, String> {
+    text(given, AskedText::Actor.check(given))
+}
+
+pub(crate) fn reason(given: &str) -> Result<String, String> {
+    text(given, AskedText::Reason.check(given))
+}
+
+pub(crate) fn key(given: &str) -> Result<String, String> {
+    if given.is_empty() {
+        return Err("it is empty: omit it, or make one for each request, such as a UUID".to_owned());
+    }
+    text(given, AskedText::Key.check(given))
+}
+
 pub(crate) fn json(given: &str) -> Result<String, String> {
     text(given, Json::parse(given)).map_err(|error| format!("it is not JSON: {error}"))
 }
@@ -193,7 +208,7 @@ pub(crate) fn check_used(commands: &mut Command, found: &ArgMatches) -> Result<(
 
 /// The same error, with the variable of the environment that one of its options is from, if it is.
 pub(crate) fn with_variable(error: clap::Error) -> clap::Error {
-    let written = std::env::args().any(|arg| arg == "--store" || arg.starts_with("--store="));
+    let written = std::env::args_os().any(|arg| arg == "--store" || arg.as_encoded_bytes().starts_with(b"--store="));
     let is_set = std::env::var_os("DACAPO_STORE").is_some_and(|value| !value.is_empty());
     let names = error.to_string().contains("--store <URL>");
     if error.kind() != ErrorKind::ArgumentConflict || written || !is_set || !names {

@@ -38,7 +38,7 @@ pub(crate) const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const FOLLOW_TRIES_MAX: u32 = 60;
 /// Most characters of a payload on a terminal. That is about one screen of 25 lines with 80 characters.
 pub(crate) const DATA_CHARS_MAX: usize = 2_000;
-/// Most characters of an error or a payload in a table. That is a few lines, so a table stays readable.
+/// Most characters of an error, a payload, a reason or the name of a requester in a table. That is a few lines, so a table stays readable.
 pub(crate) const CELL_CHARS_MAX: usize = 500;
 
 /// Longest line of an import, in bytes: the largest payload, as JSON and as a text of JSON, in which each byte may take

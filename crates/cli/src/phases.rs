@@ -10,8 +10,8 @@ use crate::error::CliError;
 use crate::numbers::count;
 use crate::operate::to_the_second;
 use crate::output::{Out, lines_of, narrow};
-use crate::shown::shown;
-use crate::{connect, given};
+use crate::shown::cut;
+use crate::{connect, given, limits};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Phases {
@@ -55,7 +55,7 @@ fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
         let mut row = vec![count(entry.position), to_the_second(&entry.time)];
         row.extend((!named).then_some(entry.projection));
         let theirs = [entry.text, entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default()];
-        row.extend(theirs.map(|text| shown(&text).into_owned()));
+        row.extend(theirs.map(|text| cut(&text, limits::CELL_CHARS_MAX)));
         table.add_row(row);
     }
     lines_of(&table)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dacapo_model::{
-    Cancel, CatalogRefused, EventId, InvalidName, Position, ProjectionName, VersionId, ViewId, WaitingOn,
+    AskedTooLong, Cancel, CatalogRefused, EventId, InvalidName, Position, ProjectionName, VersionId, ViewId, WaitingOn,
 };
 use dacapo_store::{AppendError, AppendRefused, StoreError};
 
@@ -45,6 +45,9 @@ pub enum Error {
     /// The idempotency key belongs to another request. Nothing was done.
     #[error(transparent)]
     KeyReused(#[from] KeyReused),
+    /// The requester, the reason or the idempotency key is too long.
+    #[error(transparent)]
+    AskedTooLong(#[from] AskedTooLong),
     /// The append is refused. Nothing of it was written.
     #[error(transparent)]
     Append(#[from] AppendRefused),
@@ -320,9 +323,12 @@ impl Error {
     /// Returns the class of the error, by what the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::Event(_) | Self::KeyReused(_) | Self::SystemStream(_) | Self::NoReason => {
-                ErrorKind::Invalid
-            }
+            Self::Name(_)
+            | Self::Event(_)
+            | Self::KeyReused(_)
+            | Self::AskedTooLong(_)
+            | Self::SystemStream(_)
+            | Self::NoReason => ErrorKind::Invalid,
             Self::Append(refused) => of_append(refused),
             Self::Catalog(CatalogRefused::NoSuchVersion { .. })
             | Self::NoSuchProjection { .. }

@@ -13,14 +13,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::*;
-use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
+use dacapo::catalog::{AskedText, CatalogRefused, Phase, RequestedBy};
 use dacapo::journal::{AppendRefused, Filter, Revision};
-use dacapo::operate::{Cancel, ReplayFrom, Settled, WhichLetters};
+use dacapo::operate::{Cancel, ReplayFrom, WhichLetters};
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::Clock;
 use dacapo::{
-    Error, ExpectedRevision, Metadata, Node, Position, Projection, Query, Recorded, Row, StartError, Table,
+    Error, ErrorKind, ExpectedRevision, Metadata, Node, Position, Projection, Query, Recorded, Row, StartError, Table,
     VersionCode, VersionId, View, limits,
 };
 

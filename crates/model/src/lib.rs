@@ -9,6 +9,7 @@
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
+mod asked;
 pub mod assign;
 mod back_off;
 mod catalog;
@@ -45,6 +46,7 @@ pub mod views;
 mod waiting;
 pub mod work;
 
+pub use asked::{AskedText, AskedTooLong};
 pub use back_off::BackOff;
 pub use catalog::{
     Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, Misfit,

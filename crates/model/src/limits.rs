@@ -29,6 +29,13 @@ pub const METADATA_TIME_BYTES_MAX: usize = 64;
 pub const TAGS_MAX: usize = 16;
 /// Longest tag, in bytes. It is as long as the longest event type.
 pub const TAG_BYTES_MAX: usize = 255;
+/// Longest name of the requester of a change, in bytes. It is a name or an address, and every table of changes has it.
+pub const ACTOR_BYTES_MAX: usize = 256;
+/// Longest reason of a change, in bytes. It is a paragraph. Every node keeps the catalog in memory. More belongs
+/// elsewhere, with a link in the reason.
+pub const REASON_BYTES_MAX: usize = 4 << 10;
+/// Longest idempotency key, in bytes. It is a UUID, or a name with one. Every node keeps all keys in memory.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Most events in one append. They fit one read of the journal.
 pub const APPEND_EVENTS_MAX: usize = 10_000;
 /// Most streams for which one append expects a revision. Each event may be of another stream.
@@ -246,6 +253,10 @@ pub const FOLD_ROWS_MAX: u64 = 10_000;
 pub const SHADOWS_MAX: usize = 256;
 
 // Sizes.
+const _: () = assert!(
+    ACTOR_BYTES_MAX + REASON_BYTES_MAX + IDEMPOTENCY_KEY_BYTES_MAX < METADATA_BYTES_MAX / 2,
+    "the metadata of a change has room for who requests it, and for the request"
+);
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
 const _: () = assert!(METADATA_TIME_BYTES_MAX < METADATA_BYTES_MAX, "the time of an import is a small part of it");

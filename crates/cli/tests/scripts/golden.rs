@@ -93,6 +93,13 @@ fn operations() {
     ];
     node.fake.script().history.extend(entries.map(|entry| serde_json::from_str::<HistoryEntry>(entry).unwrap()));
     node.script("operations", dir().path());
+    let long = HistoryEntry { reason: Some("r".repeat(4_000)), ..node.fake.script().history[0].clone() };
+    node.fake.script().history = vec![long.clone()];
+    let cut = node.command(&["phases"]).env("COLUMNS", "2000").output().unwrap();
+    let cut = String::from_utf8(cut.stdout).unwrap();
+    assert!(cut.contains("r… (4,000 bytes, whole with --json)") && cut.len() < 1_500, "{cut}");
+    let whole = node.command(&["phases", "--json"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<HistoryEntry>(&whole.stdout).unwrap(), long);
     let script = node.fake.script();
     assert_eq!(script.asked[0]["request"]["actor"], "ana");
     assert_eq!(script.asked[0]["request"]["reason"], "new fees");

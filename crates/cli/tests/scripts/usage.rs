@@ -75,6 +75,9 @@ fn a_value_that_can_never_work_is_told_as_usage() {
         &["append", "a-1", "--type", "t", "--data", "1", "--expect", "01"],
         &["append", "a-1", "--type", "t", "--data", "1", "--expect", "+1"],
         &["flip", "balances", "--key", ""],
+        &["flip", "balances", "--key", &"k".repeat(256)],
+        &["flip", "balances", "--actor", &"a".repeat(257)],
+        &["flip", "balances", "--reason", &"r".repeat(4_097)],
         &["verify", "balances", "--waive", "--reason", " "],
         &["read", "--at", "http://h/?y"],
     ] {
@@ -86,6 +89,53 @@ fn a_value_that_can_never_work_is_told_as_usage() {
     let output = dacapo(&["serve", "--listen", "127.0.0.1:0", "--address", "foo"], "").output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("'foo'") && told.contains("--address") && told.contains("http://10.0.0.7:7373"), "{told}");
+}
+
+/// A file system may have such names, and a shell passes on any bytes.
+#[test]
+#[cfg(unix)]
+fn what_is_not_utf_8_is_told_as_usage() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let odd = OsStr::from_bytes(b"\xff");
+    let nowhere = "http://127.0.0.1:1";
+    let lines: &[&[&str]] = &[
+        &[],
+        &["append", "a-1", "--type", "t", "--data"],
+        &["status", "--at"],
+        &["flip", "balances", "--actor"],
+        &["serve", "--data"],
+        &["serve", "--data", "x", "--store"],
+        &["serve", "--store", "postgres://h/d", "--data"],
+        &["serve", "--name"],
+    ];
+    let check = |command: &mut std::process::Command, what: &str| {
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{what}: {told}");
+        assert!(!told.contains("panicked") && told.contains("--help"), "{what}: {told}");
+    };
+    for args in lines.iter().filter(|args| **args != ["serve", "--data"]) {
+        check(dacapo(args, nowhere).arg(odd), &format!("{args:?}"));
+    }
+    check(dacapo(&["flip", "balances", "--what"], nowhere).arg(odd), "beside an unknown option");
+    for name in ["DACAPO_AT", "USER"] {
+        check(dacapo(&["flip", "balances"], nowhere).env(name, odd), name);
+    }
+}
+
+/// A script that gives a key learns as well that there was nothing.
+#[test]
+fn what_is_named_and_is_not_there_is_told_under_a_key_too() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(built("Serving", ""));
+    for act in ["retry", "drop"] {
+        for more in [&["--event", "7"][..], &["--event", "7", "--key", "k"], &["--stream", "a-1", "--key", "k"]] {
+            let output = node.command(&[&["letters", act, "balances"], more].concat()).output().unwrap();
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.code() == Some(4) && told.contains("set aside no such event"), "{more:?}: {told}");
+        }
+    }
 }
 
 /// Neither what is wrong with it nor where it stands shows a password.

@@ -13,7 +13,9 @@ use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent,
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
 
-pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismatch, FlipKind, Phase, Reads, Stage};
+pub use dacapo_model::{
+    AskedText, AskedTooLong, Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismatch, FlipKind, Phase, Reads, Stage,
+};
 pub use keys::KeyReused;
 pub(crate) use keys::{KeyedRequest, Which, view_of};
 
@@ -49,6 +51,16 @@ impl RequestedBy {
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
+    }
+
+    /// Checks the lengths of its texts.
+    ///
+    /// # Errors
+    /// [`AskedTooLong`] for the first one that is too long.
+    pub(crate) fn check(&self) -> Result<(), AskedTooLong> {
+        AskedText::Actor.check(&self.actor)?;
+        self.reason.as_deref().map_or(Ok(()), |reason| AskedText::Reason.check(reason))?;
+        self.idempotency_key.as_deref().map_or(Ok(()), |key| AskedText::Key.check(key))
     }
 
     /// Returns a request by dacapo itself, which follows the plan.

@@ -76,7 +76,10 @@ impl<O: Operation> IntoFuture for Request<O> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.operation.record(self.node, self.by))
+        Box::pin(async {
+            self.by.check()?;
+            self.operation.record(self.node, self.by).await
+        })
     }
 }
 

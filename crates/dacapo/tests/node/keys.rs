@@ -92,8 +92,11 @@ async fn what_a_request_leaves_open_is_what_was_found_for_it() {
     let asked = |key: &str| RequestedBy { idempotency_key: Some(key.into()), ..RequestedBy::by("ann") };
     let built = node.projection(totals()).unwrap().rebuild().requested_by(asked("k-1")).await.unwrap();
     assert_eq!(node.projection(totals()).unwrap().rebuild().code(1).requested_by(asked("k-1")).await.unwrap(), built);
-    let other = node.projection(totals()).unwrap().rebuild().code(2).requested_by(asked("k-1")).await.unwrap_err();
-    assert!(matches!(other, Error::KeyReused(_)), "{other}");
+    let rebuild = || node.projection(totals()).unwrap().rebuild();
+    for other in [rebuild().code(2), rebuild().discard(), rebuild().from_copy(), rebuild().from_copy().discard()] {
+        let other = other.requested_by(asked("k-1")).await.unwrap_err();
+        assert!(matches!(other, Error::KeyReused(_)), "{other}");
+    }
     ready_or_past(&node, "v1.2").await;
     let flip = node.version(view("v1.2")).flip().requested_by(asked("k-2")).await.unwrap();
     flip.done().within(WAIT_MAX).await.unwrap();
@@ -144,11 +147,11 @@ async fn a_key_belongs_to_its_request_also_where_there_was_nothing_to_do() {
         assert_eq!(node.version(view("v1.1")).pause().requested_by(asked("pause")).await.unwrap().position, None);
         assert_eq!(
             node.version(view("v1.1")).drop_letters(all.clone()).requested_by(asked("drop")).await.unwrap().letters,
-            None
+            Some(0)
         );
         assert_eq!(
             node.version(view("v1.1")).drop_effects(all.clone()).requested_by(asked("effects")).await.unwrap().letters,
-            None
+            Some(0)
         );
         for key in ["flip", "pause", "drop", "effects"] {
             let other = node.version(view("v1.1")).resume().requested_by(asked(key)).await.unwrap_err();
@@ -158,6 +161,32 @@ async fn a_key_belongs_to_its_request_also_where_there_was_nothing_to_do() {
         assert_eq!(serving_version(&node), version("v1.2"));
         node.shutdown().await;
     }
+}
+
+/// Every node keeps them, and every table of changes has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_why_is_told_in_few_bytes() {
+    let node = Scenario::new().serving(v1()).start().await;
+    let asked = |actor: usize, reason: usize, key: usize| RequestedBy {
+        actor: "a".repeat(actor),
+        reason: Some("r".repeat(reason)),
+        idempotency_key: Some("k".repeat(key)),
+    };
+    let before = node.history().await.unwrap();
+    for (by, text) in [
+        (asked(257, 4_096, 255), AskedText::Actor),
+        (asked(256, 4_097, 255), AskedText::Reason),
+        (asked(256, 4_096, 256), AskedText::Key),
+    ] {
+        let error = node.version(view("v1.1")).pause().requested_by(by).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let Error::AskedTooLong(found) = &error else { panic!("{error:?}") };
+        assert_eq!((found.text, found.bytes), (text, text.bytes_max() + 1));
+        assert!(error.to_string().contains(&text.bytes_max().to_string()), "{error}");
+    }
+    assert_eq!(node.history().await.unwrap(), before);
+    node.version(view("v1.1")).pause().requested_by(asked(256, 4_096, 255)).await.unwrap();
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,13 +217,13 @@ async fn a_request_about_letters_is_answered_under_its_key_after_its_version_is_
         [events, effects]
     };
     let first = ask_all().await;
-    assert!(first.iter().all(|first| first.letters == Some(0) && first.requested.position.is_some()), "{first:?}");
+    assert!(first.iter().all(|first| first.letters == Some(0) && first.requested.position.is_none()), "{first:?}");
     let built = node.projection(totals()).unwrap().rebuild().by("ann").await.unwrap();
     ready_or_past(&node, "v1.2").await;
     node.version(built.view().clone()).flip().by("ann").await.unwrap().done().within(WAIT_MAX).await.unwrap();
     v1.clean_up().by("ann").await.unwrap().done().within(WAIT_MAX).await.unwrap();
     let before = node.history().await.unwrap();
-    assert_eq!(ask_all().await, first.map(|first| Settled { letters: None, ..first }));
+    assert_eq!(ask_all().await, first);
     assert_eq!(node.history().await.unwrap(), before, "nothing was done");
     assert_eq!(node.version_under_key("events").await.unwrap(), Some(view("v1.1")));
     assert_eq!(node.version_under_key("another").await.unwrap(), None);

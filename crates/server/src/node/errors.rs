@@ -46,6 +46,10 @@ pub(crate) fn refused(error: Error) -> ApiError {
             let problem = Problem::new("key_reused", message).field("idempotency_key", key);
             problem.field("before", before).field("now", now).invalid()
         }
+        Error::AskedTooLong(found) => {
+            let problem = Problem::new("too_long", message).field("at", found.text.name());
+            problem.field("bytes", found.bytes).field("bytes_max", found.text.bytes_max()).invalid()
+        }
         Error::Append(refused) => append_refused(refused, message),
         Error::Event(_) => Problem::new("invalid_event", message).invalid(),
         Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
