@@ -270,10 +270,12 @@ reasons! { f:
         after as "after": Position,
         /// The time that it has taken so far.
         since as "since_ms": Duration,
-    } => {
-        let (after, since) = (grouped(after.get()), span(*since));
-        write!(f, "its batch after position {after}, which has taken {since}: the handler or the store is slow, or hangs")
-        },
+    } => write!(
+        f,
+        "its batch after position {}, which has taken {}: the handler or the store is slow, or hangs",
+        grouped(after.get()),
+        span(*since)
+    ),
 
     /// The view of another version is being copied into it.
     Copy "copy" {
