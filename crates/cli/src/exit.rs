@@ -134,6 +134,7 @@ mod tests {
             "copy",
             "share",
             "index",
+            "member",
             "processor",
             "verification",
             "flip_command",
