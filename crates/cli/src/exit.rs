@@ -145,6 +145,7 @@ mod tests {
             "copy",
             "share",
             "index",
+            "member",
             "processor",
             "verification",
             "flip_command",

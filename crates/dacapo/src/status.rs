@@ -208,6 +208,7 @@ fn version_status(
     let Known { facts: Facts { tokens, unreadable, letters, halts, bare, oldest }, age } = known;
     let facts = VersionFacts { head, tokens: &tokens, unreadable, halts, bare, ..facts };
     let (state, reasons, stage, lag) = (facts.state, facts.reasons(), facts.stage(), facts.lag());
+    let claimant = facts.claimant();
     let carried = versions.code_of(&id);
     let open = versions.open_version(&id);
     let covers = covered(&tokens);
@@ -228,7 +229,8 @@ fn version_status(
             let is_rest = |reason: &&WaitingOn| !matches!(reason, WaitingOn::Replay { .. });
             let waiting_on: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).filter(is_rest).cloned().collect();
             let left = time_left(head.since(reached.unwrap_or(covers)), lag_time, trail.pace());
-            let stall = stalled(trail.still(versions.trails.now()), &waiting_on, busy);
+            let elsewhere = || member(versions, claimant?);
+            let stall = stalled(trail.still(versions.trails.now()), &waiting_on, busy.or_else(elsewhere));
             Pacing { left: Some(left), pace: trail.pace(), stall }
         }
     };
@@ -268,6 +270,14 @@ fn version_status(
         waiting_on: all,
         tokens,
     }
+}
+
+/// Returns the reason that only a live member knows.
+fn member(versions: &Versions, id: MemberId) -> Option<WaitingOn> {
+    let live = versions.cluster.live();
+    let live = live.borrow();
+    let member = live.iter().find(|member| member.id == id)?;
+    Some(WaitingOn::Member { member: member.name.clone() })
 }
 
 /// The pace of a version.

@@ -196,8 +196,8 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
 }
 
 /// Returns the stall of a version that has been `still` for this time, if it is one, with its reasons: those it waits
-/// on, or else its current batch.
-pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn>) -> Option<Stall> {
+/// on, or else `beside`: its current batch, or the member that has its segments.
+pub fn stalled(still: Duration, waiting_on: &[WaitingOn], beside: Option<WaitingOn>) -> Option<Stall> {
     // These may take any time: an index or a copy is made or is not, and if not there is another reason.
     let goes_on = |reason: &WaitingOn| matches!(reason, WaitingOn::Index { .. } | WaitingOn::Copy { .. });
     let indexing = !waiting_on.is_empty() && waiting_on.iter().all(goes_on);
@@ -206,7 +206,7 @@ pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn
     }
     // A version that works only part of the time may still make progress when it works.
     let tells = waiting_on.iter().any(|reason| !matches!(reason, WaitingOn::Share { .. }));
-    let on: Vec<WaitingOn> = waiting_on.iter().cloned().chain(busy.filter(|_| !tells)).collect();
+    let on: Vec<WaitingOn> = waiting_on.iter().cloned().chain(beside.filter(|_| !tells)).collect();
     let on = if on.is_empty() { vec![WaitingOn::Processor] } else { on };
     Some(Stall { still, on })
 }
@@ -394,6 +394,12 @@ mod tests {
         let text = "no progress for 12 s, it waits on its batch after position 5, which has taken 12 s: the handler \
                     or the store is slow, or hangs";
         assert_eq!(told(&[], Some(busy)), text);
+        let elsewhere = WaitingOn::Member { member: "b".into() };
+        assert_eq!(
+            told(&[], Some(elsewhere)),
+            "no progress for 12 s, it waits on the member b, which has the segment that lags: the status of that node says \
+             why"
+        );
         assert_eq!(
             told(&[], None),
             "no progress for 12 s, it waits on its processor, which has not begun or has ended"

@@ -281,9 +281,19 @@ impl VersionFacts<'_> {
             return self.tokens.iter().filter(|token| !token.covers(needed)).map(|token| of(token, needed)).collect();
         }
         // Only the other member knows why its segment rests. Its token shows which segment that is.
+        let lowest = self.lowest_elsewhere().filter(|_| self.lag() > 0 && !explained);
+        lowest.map(|token| of(token, self.head)).into_iter().collect()
+    }
+
+    /// Returns the token with the largest lag, if its segment is not this node's.
+    fn lowest_elsewhere(&self) -> Option<&Token> {
         let theirs = |token: &&Token| self.me.is_none_or(|me| token.claimed_by != Some(me));
-        let lowest = self.tokens.iter().min_by_key(|token| token.position).filter(theirs);
-        lowest.filter(|_| self.lag() > 0 && !explained).map(|token| of(token, self.head)).into_iter().collect()
+        self.tokens.iter().min_by_key(|token| token.position).filter(theirs)
+    }
+
+    /// Returns the other member that has the segment with the largest lag.
+    pub fn claimant(&self) -> Option<MemberId> {
+        self.lowest_elsewhere().and_then(|token| token.claimed_by)
     }
 }
 

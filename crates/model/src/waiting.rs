@@ -1,8 +1,7 @@
 //! The reasons why something does not happen yet, as data (I-11).
 //!
 //! Each reason is one row of the table in `reasons!`: its name, its fields and its words. The enum, the form in the
-//! API, and the reference (`docs/waiting-on.md`) come from that row. To add a reason, add a row, and its case in
-//! [`WaitingOn::needs_somebody`].
+//! API, and the reference (`docs/waiting-on.md`) come from it. A new row needs a case in [`WaitingOn::needs_somebody`].
 
 mod facts;
 
@@ -313,6 +312,12 @@ reasons! { f:
         write!(f, "the index {index}, which is being built ({number} of {of})")
         },
 
+    /// Another member has the segment with the largest lag, and only that member knows why it rests.
+    Member "member" {
+        /// The name of the member.
+        member as "member": String,
+    } => write!(f, "the member {member}, which has the segment that lags: the status of that node says why"),
+
     /// No processor applies its events at the moment.
     Processor "processor" => write!(f, "its processor, which has not begun or has ended"),
 
@@ -448,6 +453,7 @@ impl WaitingOn {
             | Self::Copy { .. }
             | Self::Share { .. }
             | Self::Index { .. }
+            | Self::Member { .. }
             | Self::Processor
             | Self::Verification { .. }
             | Self::Rows { .. }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dacapo::catalog::Phase;
 use dacapo::options::FlipPolicy;
-use dacapo::status::{Member, MemberId};
+use dacapo::status::{Member, MemberId, WaitingOn};
 use dacapo::store::{Store, StoreError};
 use dacapo::{Node, Options, Position};
 use dacapo_store::Members;
@@ -214,4 +214,27 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
     assert_eq!(of_two().await, before);
     one.shutdown().await;
     two.shutdown().await;
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_segments_of_a_version_that_stalls_names_the_member_that_has_them() {
+    let store = Shared::new();
+    let one = store.node("one").projection(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    add(&one, "ledger-1", 5).await;
+    let held = v2().held();
+    let gate = Arc::clone(&held.behaviour);
+    let two = store.another().node("two").projection(carry_v2(TotalsV2 { options: eight(), ..held }));
+    let two = two.start().await.unwrap();
+    let status = until(&one, "the stall is told", |status| {
+        status.projections[0].versions.iter().any(|found| found.version == version("v2.1") && found.stall.is_some())
+    })
+    .await;
+    let stall = status.projections[0].versions[1].stall.clone().unwrap();
+    assert_eq!(stall.on, [WaitingOn::Member { member: "two".into() }], "{stall}");
+    gate.gate.send_replace(true);
+    ready(&one, "v2.1").await;
+    two.shutdown().await;
+    one.shutdown().await;
 }
