@@ -188,7 +188,7 @@ async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Ar
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            let answers = |open: &Arc<OpenVersion>| open.carried.is_some() && !open.has_parted();
+            let answers = |open: &Arc<OpenVersion>| open.carried.is_some() && open.parted().is_none();
             if let Some(open) = versions.open_version(&id).filter(answers) {
                 return Ok((open, code.clone()));
             }

@@ -67,7 +67,7 @@ pub(super) async fn fits(
 }
 
 /// Records that a version has parted, since its view reaches beyond the journal.
-async fn part(catalog: &Arc<CatalogLog>, id: &ViewId, beyond: Beyond) -> Result<(), CatalogError> {
+pub(super) async fn part(catalog: &Arc<CatalogLog>, id: &ViewId, beyond: Beyond) -> Result<(), CatalogError> {
     let Beyond { same_through, differs_at } = beyond;
     tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
     let part = CatalogCommand::Part { view: id.clone(), same_through, differs_at };

@@ -7,13 +7,13 @@ use dacapo_model::views::{Consequences, ViewFault, consequences};
 use dacapo_model::{CatalogCommand, Parted, Phase, Position, Token, VersionState, ViewId, WaitingOn, covered};
 use dacapo_store::StoreError;
 
-use super::belongs::{fits, unbegun};
+use super::belongs::{fits, part, unbegun};
 use super::retire::{clean_up, close, stop};
 use super::start::open;
 use super::strays::{lift_stray, uncap_stray};
 use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::Voices;
-use crate::history;
+use crate::history::{self, Beyond};
 use crate::processor::Orders;
 use crate::versions::{Versions, may_speak};
 
@@ -137,7 +137,8 @@ struct Found {
 /// view is gone is closed, and opened again as at a start.
 async fn compare(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogError> {
     let Some(version) = versions.open_version(id) else { return Ok(()) };
-    if version.is_compared().await {
+    let parted = version.parted();
+    if version.is_compared().await && parted.is_none() {
         return Ok(());
     }
     if versions.views.is_gone(id).await? {
@@ -146,6 +147,12 @@ async fn compare(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogErr
         return Ok(());
     }
     fits(&*versions.journal, &versions.catalog, id, &*version.view).await?;
+    if let Some(Parted::History { same_through, differs_at }) = parted {
+        // The journal has grown past the tokens since its processor looked.
+        let beyond = Beyond { same_through, differs_at };
+        part(&versions.catalog, id, beyond).await?;
+        return Err(beyond.parted().into());
+    }
     version.compared().await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn};
+use dacapo_model::{Parted, Position, Token, VersionId, VersionState, ViewId, WaitingOn};
 use dacapo_store::{Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
@@ -172,9 +172,13 @@ impl OpenVersion {
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
     }
 
-    /// Returns true if its processor has found that its view does not belong to the journal. The conductor closes it then.
-    pub(crate) fn has_parted(&self) -> bool {
-        self.progress.borrow().reasons().any(|reason| matches!(reason, WaitingOn::Parted { .. }))
+    /// Returns the evidence of its processor that its view does not belong to the journal, if there is any. The conductor
+    /// closes it then.
+    pub(crate) fn parted(&self) -> Option<Parted> {
+        self.progress.borrow().reasons().find_map(|reason| match reason {
+            WaitingOn::Parted { parted } => Some(*parted),
+            _ => None,
+        })
     }
 
     /// Returns its position, including the events that the batch under way here has applied and not committed yet. All
