@@ -434,7 +434,7 @@ async fn a_failure_of_the_store_stays_the_reason_until_a_commit_has_succeeded() 
         WaitingOn::Store { error: "cannot write the view: cannot write the rows: somebody holds a lock".to_owned() };
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen[0].0, []);
-    seen[1..4].iter().for_each(|(reasons, _)| assert_eq!(*reasons, [failed.clone()]));
+    seen[1..4].iter().for_each(|(reasons, _)| assert_eq!(reasons, std::slice::from_ref(&failed)));
     assert!(seen[4..].iter().all(|(reasons, _)| reasons.is_empty()), "{seen:?}");
     let is_of_store = |busy: &Option<WaitingOn>| matches!(busy, Some(WaitingOn::Store { .. }));
     assert!(seen.iter().all(|(_, busy)| is_of_store(busy)), "the time goes into the commit: {seen:?}");
