@@ -15,10 +15,10 @@ use crate::{connect, given};
 pub(crate) enum Command {
     /// Build a new version of a projection beside the serving one
     Rebuild(Rebuild),
-    /// Move readers to another version
+    /// Move readers to a later version
     Flip(Flip),
     /// Move readers back to the version that served before
-    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
+    #[command(mut_arg("version", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
     Rollback(Flip),
     /// Replay past events through a version again, in its own view, if its projection supports it
     Replay(Replay),

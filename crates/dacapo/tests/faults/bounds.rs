@@ -34,8 +34,8 @@ async fn a_request_with_too_long_a_reason_is_refused() {
     let node = Scenario::new().serving(v1()).start().await;
     let asked = RequestedBy::by("test").because("x".repeat(limits::METADATA_BYTES_MAX));
     let error = node.projection(totals()).unwrap().rebuild().requested_by(asked).await.unwrap_err();
-    assert!(matches!(error, Error::Append(_)), "{error}");
-    assert!(error.to_string().contains("metadata"), "{error}");
+    assert!(matches!(error, Error::AskedTooLong(_)), "{error}");
+    assert!(error.to_string().contains("the reason of the request"), "{error}");
     node.shutdown().await;
 }
 
