@@ -213,7 +213,10 @@ impl Delivery {
             }
         }
         self.settle(under_way).await?;
-        self.begin(versions, under_way, claim, to_begin).await?;
+        // A result that is not recorded because the right is lost would be found again, without a rest.
+        if silent > 0 || !to_begin.is_empty() {
+            self.begin(versions, under_way, claim, to_begin).await?;
+        }
         self.before.send_replace(before);
         let outbox = self.view.outbox(limits::EFFECTS_FAILING_MAX).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
@@ -229,7 +232,8 @@ impl Delivery {
         })
     }
 
-    /// Begins the due effects, after it is recorded that they are begun under this member's right (I-9).
+    /// Begins the due effects, after it is recorded that they are begun under this member's right (I-9). If there are
+    /// none, it only checks that right.
     async fn begin(
         &self,
         versions: &Arc<Versions>,
@@ -237,9 +241,6 @@ impl Delivery {
         claim: EffectsClaim,
         pending: Vec<PendingEffect>,
     ) -> Result<(), StoreError> {
-        if pending.is_empty() {
-            return Ok(());
-        }
         let numbers: Vec<u64> = pending.iter().map(|it| it.number).collect();
         let Some(begun) = self.view.begin_effects(claim, &numbers).await? else {
             tracing::warn!(view = %self.id, epoch = %claim.epoch, "another node makes the effects now, so this one begins none");
